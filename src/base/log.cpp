@@ -23,10 +23,14 @@ spdlog::logger& logger() {
 
 spdlog::level::level_enum to_spdlog(LogLevel level) {
   switch (level) {
-    case LogLevel::kDebug: return spdlog::level::debug;
-    case LogLevel::kInfo: return spdlog::level::info;
-    case LogLevel::kWarning: return spdlog::level::warn;
-    case LogLevel::kError: return spdlog::level::err;
+    case LogLevel::kDebug:
+      return spdlog::level::debug;
+    case LogLevel::kInfo:
+      return spdlog::level::info;
+    case LogLevel::kWarning:
+      return spdlog::level::warn;
+    case LogLevel::kError:
+      return spdlog::level::err;
   }
   return spdlog::level::info;
 }
@@ -50,9 +54,13 @@ std::string escaped(std::string_view message) {
 
 }  // namespace
 
-void log(LogLevel level, std::string_view message) { logger().log(to_spdlog(level), escaped(message)); }
+void log(LogLevel level, std::string_view message) {
+  logger().log(to_spdlog(level), escaped(message));
+}
 
-void set_log_level(LogLevel level) { logger().set_level(to_spdlog(level)); }
+void set_log_level(LogLevel level) {
+  logger().set_level(to_spdlog(level));
+}
 
 void check_failed(const char* file, int line, const char* condition, const std::string& sentence) {
   log(LogLevel::kError, concat("CHECK failed at ", file, ":", line, ": ", condition, ": ", sentence));

@@ -20,8 +20,8 @@ std::string concat(const Parts&... parts) {
 }  // namespace multiverse
 
 // CHECK(condition, parts…): the parts form a sentence with the values and the likely cause.
-#define CHECK(condition, ...)                                                                            \
-  do {                                                                                                   \
-    if (!(condition)) [[unlikely]]                                                                       \
-      ::multiverse::check_failed(__FILE__, __LINE__, #condition, ::multiverse::concat(__VA_ARGS__));     \
+#define CHECK(condition, ...)                                                                        \
+  do {                                                                                               \
+    if (!(condition)) [[unlikely]]                                                                   \
+      ::multiverse::check_failed(__FILE__, __LINE__, #condition, ::multiverse::concat(__VA_ARGS__)); \
   } while (false)

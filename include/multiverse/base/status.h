@@ -29,7 +29,7 @@ enum class ErrorCode {
 struct Error {
   ErrorCode code = ErrorCode::kInternal;
   std::string message;
-  std::string param;       // the request field or option at fault, "" where none is
+  std::string param;           // the request field or option at fault, "" where none is
   std::string code_name = "";  // machine-readable name ("context_length_exceeded"), "" where none is
 };
 
@@ -63,6 +63,8 @@ class [[nodiscard]] Result {
 
 struct Unit {};
 using Status = Result<Unit>;
-inline Status ok_status() { return Unit{}; }
+inline Status ok_status() {
+  return Unit{};
+}
 
 }  // namespace multiverse

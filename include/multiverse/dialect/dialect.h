@@ -26,19 +26,19 @@ struct Dialect {
   std::string name;
 
   // Control tokens.
-  std::int32_t block_open = -1;        // <Parallel>
-  std::int32_t block_close = -1;       // </Parallel>
-  std::int32_t goal_open = -1;         // <Goal>
-  std::int32_t fork = -1;              // </Goal>
-  std::int32_t outline_open = -1;      // <Outline>
-  std::int32_t outline_close = -1;     // </Outline>
-  std::int32_t path_open = -1;         // <Path>
-  std::int32_t path_close = -1;        // </Path>
-  std::int32_t conclusion_open = -1;   // <Conclusion>
-  std::int32_t conclusion_close = -1;  // </Conclusion>
-  std::int32_t think_open = -1;        // <Think>
-  std::int32_t think_close = -1;       // </Think>
-  std::int32_t separator = -1;         // the newline token
+  std::int32_t block_open = -1;              // <Parallel>
+  std::int32_t block_close = -1;             // </Parallel>
+  std::int32_t goal_open = -1;               // <Goal>
+  std::int32_t fork = -1;                    // </Goal>
+  std::int32_t outline_open = -1;            // <Outline>
+  std::int32_t outline_close = -1;           // </Outline>
+  std::int32_t path_open = -1;               // <Path>
+  std::int32_t path_close = -1;              // </Path>
+  std::int32_t conclusion_open = -1;         // <Conclusion>
+  std::int32_t conclusion_close = -1;        // </Conclusion>
+  std::int32_t think_open = -1;              // <Think>
+  std::int32_t think_close = -1;             // </Think>
+  std::int32_t separator = -1;               // the newline token
   std::vector<std::int32_t> control_tokens;  // all of the above but the separator, sorted
 
   static constexpr std::size_t kMaxLabelBytes = 32;

@@ -14,8 +14,8 @@
 namespace multiverse {
 
 struct EngineConfig {
-  std::int32_t max_rows = 512;              // rows of a step; the executor's bound is applied too
-  std::int32_t max_prefill_tokens = 256;    // uncomputed prompt tokens a step may take beside decode rows
+  std::int32_t max_rows = 512;            // rows of a step; the executor's bound is applied too
+  std::int32_t max_prefill_tokens = 256;  // uncomputed prompt tokens a step may take beside decode rows
   std::int32_t max_queued_requests = 256;
   std::int64_t max_queued_tokens = 1'000'000;  // prompt tokens of waiting requests
   std::int32_t max_model_len = 0;              // positions; 0 = the model's
@@ -63,9 +63,9 @@ class Engine {
   // numbers and code "context_length_exceeded") and returns at once; the request then waits for admission.
   virtual Result<std::unique_ptr<RequestStream>> submit(GenerateRequest request) = 0;
 
-  virtual EngineStats stats() const = 0;            // any thread, no waiting for a step
+  virtual EngineStats stats() const = 0;  // any thread, no waiting for a step
   virtual const ExecutorInfo& executor_info() const = 0;
-  virtual const EngineConfig& config() const = 0;   // completed: no zero left
+  virtual const EngineConfig& config() const = 0;  // completed: no zero left
 };
 
 }  // namespace multiverse

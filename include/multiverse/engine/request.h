@@ -24,8 +24,8 @@ enum class Mode {
 };
 
 struct StructureLimits {
-  std::int32_t max_running_paths = 0;  // 0 = the server's rows
-  std::int32_t max_paths = 128;        // a fork
+  std::int32_t max_running_paths = 0;   // 0 = the server's rows
+  std::int32_t max_paths = 128;         // a fork
   std::int32_t max_total_paths = 1024;  // a sample
   std::int32_t max_depth = 6;
   std::int32_t max_path_tokens = 0;  // own tokens of a path, 0 = the context
@@ -35,9 +35,9 @@ struct GenerateRequest {
   std::vector<TokenId> prompt;  // at least one token
   SamplingParams sampling;
   std::uint64_t seed = 0;
-  std::int32_t n = 1;           // samples of the prompt
-  std::int32_t max_tokens = 0;  // generated tokens of a sample, all branches, forced ones included; 0 = what fits
-  std::int32_t min_tokens = 0;  // no end token is drawn before this many
+  std::int32_t n = 1;                // samples of the prompt
+  std::int32_t max_tokens = 0;       // generated tokens of a sample, all branches, forced ones included; 0 = what fits
+  std::int32_t min_tokens = 0;       // no end token is drawn before this many
   std::vector<TokenId> stop_tokens;  // these end the reply like end-of-text, but cut the text before them ("stop")
   bool ignore_eos = false;
   Mode mode = Mode::kParallel;
@@ -79,7 +79,8 @@ struct ForkEvent {
   };
   std::vector<Child> children;  // in outline order. Their text comes after all that the parent wrote so far.
 };
-// The branch ended; its last tokens came before. `cut`: it was cancelled by a cut and its text is not part of the reply.
+// The branch ended; its last tokens came before. `cut`: it was cancelled by a cut and its text is not part of the
+// reply.
 struct BranchEndEvent {
   std::int32_t sample = 0;
   std::int32_t branch = 0;
@@ -117,6 +118,7 @@ struct FinishedEvent {
   std::optional<Error> error;      // set: the request failed, samples without a SampleEndEvent have none
 };
 
-using Event = std::variant<PromptEvent, TokenEvent, ForkEvent, BranchEndEvent, JoinEvent, SampleEndEvent, FinishedEvent>;
+using Event =
+    std::variant<PromptEvent, TokenEvent, ForkEvent, BranchEndEvent, JoinEvent, SampleEndEvent, FinishedEvent>;
 
 }  // namespace multiverse

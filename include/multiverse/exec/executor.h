@@ -16,11 +16,11 @@ class ExecutionError : public std::runtime_error {
 };
 
 struct ExecutorInfo {
-  std::string model_type;           // "qwen2", …
-  std::int32_t vocab_size = 0;      // logits a row has
-  std::int32_t num_pages = 0;       // pages of the KV pool; ids are [0, num_pages)
-  std::int32_t max_rows = 0;        // rows a step may have
-  std::int32_t max_position = 0;    // positions are < this
+  std::string model_type;         // "qwen2", …
+  std::int32_t vocab_size = 0;    // logits a row has
+  std::int32_t num_pages = 0;     // pages of the KV pool; ids are [0, num_pages)
+  std::int32_t max_rows = 0;      // rows a step may have
+  std::int32_t max_position = 0;  // positions are < this
   std::int64_t weight_bytes = 0;
   std::int64_t kv_bytes = 0;
 };

@@ -67,10 +67,10 @@ struct SampleRequest {
   std::int32_t row = 0;
   const SamplingParams* params = nullptr;
   RandomKey key;
-  std::span<const std::uint64_t> allowed;   // one bit a token; empty = all
-  std::span<const TokenId> banned;          // never drawn (control tokens out of place, end-of-text before min_tokens)
-  TokenId given = -1;                       // ≥ 0: nothing is drawn, this token's log-probability is wanted
-  std::int32_t top_logprobs = -1;           // -1: none; 0: the token's own; k: the k likeliest too
+  std::span<const std::uint64_t> allowed;  // one bit a token; empty = all
+  std::span<const TokenId> banned;         // never drawn (control tokens out of place, end-of-text before min_tokens)
+  TokenId given = -1;                      // ≥ 0: nothing is drawn, this token's log-probability is wanted
+  std::int32_t top_logprobs = -1;          // -1: none; 0: the token's own; k: the k likeliest too
   std::vector<std::span<const TokenId>> prompt_history;     // for repetition_penalty; filled if params->uses_history()
   std::vector<std::span<const TokenId>> generated_history;  // for all penalties
 };
@@ -82,8 +82,8 @@ struct TokenLogprob {
 
 struct SampleResult {
   TokenId token = -1;
-  float logprob = 0.0F;            // 0 where not wanted
-  std::vector<TokenLogprob> top;   // likeliest first
+  float logprob = 0.0F;           // 0 where not wanted
+  std::vector<TokenLogprob> top;  // likeliest first
 };
 
 // Rows stand depth-first over each request's tree, so that a segment's readers are neighbours in decode.

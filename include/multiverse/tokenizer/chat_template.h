@@ -12,8 +12,8 @@
 namespace multiverse {
 
 struct ChatMessage {
-  std::string role;     // "system", "developer", "user", "assistant", "tool"
-  std::string content;  // text; trust follows from the role: assistant kDialect, all others kNone
+  std::string role;               // "system", "developer", "user", "assistant", "tool"
+  std::string content;            // text; trust follows from the role: assistant kDialect, all others kNone
   std::string reasoning_content;  // assistant only; "" where none
   std::string tool_calls_json;    // assistant only: a JSON array as OpenAI has it, "" where none
   std::string tool_call_id;       // tool only
