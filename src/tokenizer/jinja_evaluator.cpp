@@ -56,7 +56,7 @@ Value Interpreter::eval_node(const TestNode& node, Scope& scope) {
 }
 
 Value Interpreter::eval_node(const UnaryNode& node, Scope& scope) {
-  const Value operand = eval(*node.operand, scope);
+  Value operand = eval(*node.operand, scope);
   switch (node.op) {
     case UnaryOp::kNot:
       return !truthy(operand);

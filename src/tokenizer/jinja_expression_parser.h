@@ -39,6 +39,8 @@ class ExpressionParser {
   void expect_name(std::string_view text);
   void expect(TokenKind kind, const char* what);
   std::string take_name(const char* what);
+  // As an error message calls it.
+  static std::string describe(const Token& token);
   [[noreturn]] void fail_here(const std::string& message) const;
   [[noreturn]] void fail_unexpected(std::string_view wanted) const;
   [[noreturn]] static void fail_unsupported(const std::string& what, int line);

@@ -66,6 +66,12 @@ class Lexer {
     at_ = end;
   }
 
+  // The white space sign of a tag there, or '\0'.
+  char sign_at(size_t at) const {
+    const bool sign = at < source_.size() && (source_[at] == '-' || source_[at] == '+');
+    return sign ? source_[at] : '\0';
+  }
+
   size_t after_space(size_t at) const {
     while (at < source_.size()) {
       const Character next = char_at(source_, at);
@@ -89,8 +95,7 @@ class Lexer {
     }
     const char kind = source_[begin + 1];
     size_t inside = begin + 2;
-    const char sign =
-        inside < source_.size() && (source_[inside] == '-' || source_[inside] == '+') ? source_[inside] : 0;
+    const char sign = sign_at(inside);
     if (sign != 0) ++inside;
     add_data(begin, sign, kind == '{');
     move_to(inside);
@@ -138,8 +143,7 @@ class Lexer {
   void comment() {
     const size_t end = source_.find("#}", at_);
     if (end == kNotFound) error("Missing end of comment tag");
-    const char before = end > at_ ? source_[end - 1] : '\0';
-    close(end, 2, before == '-' || before == '+' ? before : '\0', true);
+    close(end, 2, end > at_ ? sign_at(end - 1) : '\0', true);
   }
 
   // {% raw %} … {% endraw %}, of which the begin is read up to its sign. False where it is another block.
@@ -152,13 +156,11 @@ class Lexer {
     move_to(strip ? after_space(at + 3) : at + 2);
     for (size_t begin = at_; (begin = source_.find("{%", begin)) != kNotFound; begin += 2) {
       size_t inside = begin + 2;
-      const char sign =
-          inside < source_.size() && (source_[inside] == '-' || source_[inside] == '+') ? source_[inside] : 0;
+      const char sign = sign_at(inside);
       inside = after_space(sign != 0 ? inside + 1 : inside);
       if (source_.compare(inside, 6, "endraw") != 0) continue;
       inside = after_space(inside + 6);
-      const char end_sign =
-          inside < source_.size() && (source_[inside] == '-' || source_[inside] == '+') ? source_[inside] : 0;
+      const char end_sign = sign_at(inside);
       if (end_sign != 0) ++inside;
       if (source_.compare(inside, 2, "%}") != 0) continue;
       line_starting_ = source_[at_ - 1] == '\n';

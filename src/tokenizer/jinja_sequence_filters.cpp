@@ -132,7 +132,7 @@ Value filter_first(Budget& budget, const Value& input, const Arguments& argument
   const BoundArguments bound("first", arguments, {});
   if (const Sequence* sequence = input.sequence()) {
     if (sequence->taken == sequence->items.size()) return undefined("No first item, sequence was empty.");
-    const Value first = sequence->items[sequence->taken];
+    Value first = sequence->items[sequence->taken];
     if (sequence->kind == SequenceKind::kGenerator) ++sequence->taken;
     return first;
   }

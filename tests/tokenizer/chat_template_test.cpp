@@ -18,7 +18,7 @@ std::string joined(const TrustedText& spans) {
 // Spans as "A[…]D[…]N[…]" for kAll, kDialect and kNone.
 std::string marked(const TrustedText& spans) {
   std::string out;
-  for (const TextSpan& span : spans) out += std::string(1, "NDA"[static_cast<int>(span.trust)]) + "[" + span.text + "]";
+  for (const TextSpan& span : spans) out += concat("NDA"[static_cast<int>(span.trust)], "[", span.text, "]");
   return out;
 }
 
@@ -193,8 +193,9 @@ TEST(ChatTemplate, HostileTemplatesEndInAnError) {
       "{% set ns = namespace(x=[]) %}{% for i in range(9999) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x }}",
       "{% set ns = namespace(x={}) %}{% for i in range(9999) %}{% set ns.x = {'a': ns.x} %}{% endfor %}{{ ns.x }}",
       "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
-      "{% macro a() %}{% for x in [1] %}{{ b() }}{% endfor %}{% endmacro %}{% macro b() %}{{ a() }}{% endmacro %}{{ "
-      "a() }}",
+      // NOLINTNEXTLINE(bugprone-suspicious-missing-comma): one template
+      "{% macro a() %}{% for x in [1] %}{{ b() }}{% endfor %}{% endmacro %}{% macro b() %}{{ a() }}{% endmacro %}"
+      "{{ a() }}",
       "{{ 'a' | map(" + repeated("'map', ", 1000) + "'list') | list }}",
       "{{ " + repeated("(", 5000) + "1" + repeated(")", 5000) + " }}",
       "{{ " + repeated("[", 5000) + repeated("]", 5000) + " }}",
