@@ -100,6 +100,16 @@ Grammar::Outcome Grammar::end_path() {
   return {Effect::kEndPath, false};
 }
 
+void Grammar::refuse_fork() {
+  CHECK(awaits_join(), "no fork to refuse; blocks open: ", blocks_.size());
+  blocks_.back().forked = false;
+}
+
+std::int32_t Grammar::closers() const {
+  const bool plain = !blocks_.empty() && !blocks_.back().forked;
+  return 1 + (plain ? blocks_.back().plain_paths : 0);
+}
+
 void Grammar::read_label(const Dialect& dialect, std::int32_t token, const ForkLimits& limits) {
   Block& block = blocks_.back();
   if (token == dialect.outline_open) {

@@ -346,6 +346,7 @@ void RequestTree::fork(const Place& at) {
   const std::int64_t needed = branch.chain.position + static_cast<std::int64_t>(longest_header);
   if (needed + room_to_close(branch.depth() + 1) > options_.max_model_len) {
     // No path could be opened and closed before the context ends.
+    branch.grammar.refuse_fork();
     if (branch.depth() > 0) {
       close_path(at);
     } else {
@@ -438,10 +439,14 @@ bool RequestTree::write_headers(std::int32_t sample, const std::vector<BranchId>
   return true;
 }
 
-// The engine ends a path: as if it had drawn its closing token here.
+// The engine ends a path, as if it had drawn the tokens that do so: read back, they must mean the same.
 void RequestTree::close_path(const Place& at) {
-  const std::int32_t position = branch_at(at).chain.position;
-  if (append_forced(at, {dialect_->path_close, dialect_->separator})) end_path(at, position);
+  const std::int32_t closers = branch_at(at).grammar.closers();
+  const std::int32_t position = branch_at(at).chain.position + closers - 1;
+  sample_at(at).statistics.malformed += closers - 1;
+  std::vector<TokenId> tokens(static_cast<std::size_t>(closers), dialect_->path_close);
+  tokens.push_back(dialect_->separator);
+  if (append_forced(at, tokens)) end_path(at, position);
 }
 
 void RequestTree::end_path(const Place& at, std::int32_t end_position) {
@@ -486,14 +491,16 @@ void RequestTree::join(const Place& at) {
   if (append_forced(at, dialect_->conclusion_header())) check_limits(at);
 }
 
-std::int32_t RequestTree::room_to_close(std::size_t depth) const {
-  // </Path>, then the parent's <Conclusion> and separator, for every level.
+// Positions that the engine needs to end a path of this depth and all around it: </Path>, then the parent's
+// <Conclusion> and separator, for every level.
+std::int32_t RequestTree::room_to_close(std::size_t depth) {
   return 3 * static_cast<std::int32_t>(depth);
 }
 
 void RequestTree::check_limits(const Place& at) {
   Branch& branch = branch_at(at);
-  const bool context_full = branch.chain.position + room_to_close(branch.depth()) >= options_.max_model_len;
+  const std::int32_t needed = room_to_close(branch.depth()) + branch.grammar.closers() - 1;
+  const bool context_full = branch.chain.position + needed >= options_.max_model_len;
   if (branch.depth() == 0) {
     if (context_full) finish_sample(at.sample, FinishReason::kLength);
     return;

@@ -43,6 +43,9 @@ class Grammar {
   // The open block forked, its paths have all ended and the conclusion begins. Precondition: awaits_join().
   void conclude();
 
+  // The fork that advance() just reported does not happen after all: no room for its paths.
+  void refuse_fork();
+
   bool is_path() const { return is_path_; }
   // The innermost open block has forked and is not concluded.
   bool awaits_join() const { return !blocks_.empty() && blocks_.back().forked && !blocks_.back().concluded; }
@@ -50,6 +53,10 @@ class Grammar {
   const std::vector<std::string>& labels() const { return blocks_.back().labels; }
   bool in_block() const { return !blocks_.empty(); }
   std::size_t depth() const { return blocks_.size(); }  // blocks open in this branch
+
+  // How many path_close tokens end this path now: those before the last close <Path>s that were kept as ordinary
+  // tokens.
+  std::int32_t closers() const;
 
   // Control tokens for which the grammar has no place now ("strict"): what may not be drawn. End-of-text is banned by
   // the caller where in_block() or is_path().

@@ -177,7 +177,7 @@ class RequestTree {
   void end_branch(const Place& at);
   void finish_sample(std::int32_t sample, FinishReason reason);
   ForkLimits fork_limits(const Sample& sample, const Branch& branch) const;
-  std::int32_t room_to_close(std::size_t depth) const;
+  static std::int32_t room_to_close(std::size_t depth);
   bool is_end_token(TokenId token) const;
 
   const RequestId id_;
