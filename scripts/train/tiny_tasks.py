@@ -44,7 +44,7 @@ class Problem:
     question: str
     answer: str
     canonical: str  # what makes two problems the same
-    parts: int  # leaves
+    parts: int  # leaves; 1 where none is worth a path
     nodes: list
     op: str
 
@@ -163,7 +163,7 @@ def short(rng):
     more, answer = combine(op, results)
     words = WORDS[op] if count > 1 else ("What is {items}?", "Compute {items}.", "How much is {items}?", "{items}=?")
     canonical = "|".join(sorted(items))
-    return Problem("short", rng.choice(words).format(items=joined(items)), str(answer), f"short {canonical}", count, lines + more, op)
+    return Problem("short", rng.choice(words).format(items=joined(items)), str(answer), f"short {canonical}", 1, lines + more, op)
 
 
 def single(rng):
