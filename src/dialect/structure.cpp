@@ -21,6 +21,7 @@ class Reader {
     for (std::size_t i = 0; i < tokens_.size(); ++i) read_token(static_cast<std::int32_t>(i));
     close_segment();
     out_.path_ended = closed_path_;
+    record_open_paths();
     out_.owed = owed();
     out_.statistics.critical_path_tokens = deepest_ + 1 - prompt_depth_;
     out_.statistics.steps = latest_step_ - prompt_steps_;
@@ -188,7 +189,27 @@ class Reader {
     path.chain = fork.path_chain;
     ++total_paths_;
     if (i >= prompt_tokens_) count_path(fork.started);
+    open_paths_.push_back(out_.paths.size());
+    out_.paths.push_back({path.address, path.label, i, i, 0, false});
     out_.open.push_back(std::move(path));
+  }
+
+  // Those in which the text ends.
+  void record_open_paths() {
+    for (std::size_t i = 0; i < open_paths_.size(); ++i) {
+      TextPath& path = out_.paths[open_paths_[i]];
+      path.end = size();
+      path.own_tokens = out_.open[i + 1].num_tokens;
+      path.ended = closed_path_ && i + 1 == open_paths_.size();
+    }
+  }
+
+  // The path that is on top.
+  void record_path_end() {
+    TextPath& path = out_.paths[open_paths_.back()];
+    path.end = segment_end_;
+    path.own_tokens = top().num_tokens;
+    path.ended = true;
   }
 
   void count_path(std::int32_t started) {
@@ -203,6 +224,8 @@ class Reader {
   void close_path() {
     closed_path_ = false;
     close_segment();
+    record_path_end();
+    open_paths_.pop_back();
     const OpenBranch path = std::move(out_.open.back());
     out_.open.pop_back();
     OpenBranch& parent = top();
@@ -265,6 +288,7 @@ class Reader {
   bool closed_path_ = false;  // </Path> was read, its separator not yet
   std::int32_t path_end_position_ = 0;
   std::int32_t total_paths_ = 0;
+  std::vector<std::size_t> open_paths_;                // indices into out_.paths, of out_.open but its root
   std::int64_t last_token_depth_ = 0, last_step_ = 0;  // of the token read last
   std::int64_t deepest_ = -1, latest_step_ = -1;
   std::int64_t prompt_depth_ = 0, prompt_steps_ = -1;

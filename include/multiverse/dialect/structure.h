@@ -83,9 +83,19 @@ struct TreeStatistics {
   std::int64_t critical_path_tokens = 0, steps = 0, malformed = 0;
 };
 
+// A path as it stands in the text: from its <Path> to the token after its end, its descendants' text included.
+struct TextPath {
+  BranchAddress address;
+  std::string label;
+  std::int32_t begin = 0, end = 0;
+  std::int32_t own_tokens = 0;  // its descendants' left out
+  bool ended = false;           // by a path_close; otherwise the text ends inside it
+};
+
 struct Structure {
   std::vector<TextSegment> segments;    // in text order; they partition the text
   std::vector<bool> forced;             // of each token: written by the engine, not drawn
+  std::vector<TextPath> paths;          // in text order
   std::vector<std::int32_t> malformed;  // control tokens kept as ordinary ones
   std::vector<OpenBranch> open;         // root first, each a path of the one before
   bool path_ended = false;              // the innermost open branch has read its </Path>
