@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "multiverse/api/stop_matcher.h"
-#include "multiverse/engine/request.h"
+#include "multiverse/scheduler/request.h"
 #include "multiverse/tokenizer/tokenizer.h"
 
 namespace multiverse {

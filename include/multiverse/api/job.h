@@ -8,7 +8,7 @@
 
 #include "multiverse/api/served_model.h"
 #include "multiverse/base/status.h"
-#include "multiverse/engine/request.h"
+#include "multiverse/scheduler/request.h"
 
 namespace multiverse {
 

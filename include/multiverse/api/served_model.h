@@ -10,7 +10,7 @@
 
 #include "multiverse/config/model_config.h"
 #include "multiverse/dialect/dialect.h"
-#include "multiverse/engine/request.h"
+#include "multiverse/scheduler/request.h"
 #include "multiverse/tokenizer/chat_template.h"
 #include "multiverse/tokenizer/tokenizer.h"
 

@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "multiverse/dialect/dialect.h"
-#include "multiverse/engine/request.h"
 #include "multiverse/exec/executor.h"
+#include "multiverse/scheduler/request.h"
 
 namespace multiverse {
 
