@@ -30,10 +30,10 @@ std::int64_t available_memory() {
 KvPool::KvPool(Buffer buffer, std::int32_t num_pages, const ModelConfig& config)
     : buffer_(std::move(buffer)),
       num_pages_(num_pages),
-      shape_{nullptr, static_cast<std::int32_t>(config.num_kv_heads), static_cast<std::int32_t>(config.head_dim)} {}
+      shape_{nullptr, num_pages, static_cast<std::int32_t>(config.num_kv_heads), static_cast<std::int32_t>(config.head_dim)} {}
 
 Result<KvPool> KvPool::allocate(const ModelConfig& config, std::int64_t bytes) {
-  const kernels::PagedKv shape{nullptr, static_cast<std::int32_t>(config.num_kv_heads),
+  const kernels::PagedKv shape{nullptr, 0, static_cast<std::int32_t>(config.num_kv_heads),
                                static_cast<std::int32_t>(config.head_dim)};
   const std::int64_t page_bytes =
       static_cast<std::int64_t>(shape.page_floats() * sizeof(float)) * config.num_kv_heads * config.num_layers;
