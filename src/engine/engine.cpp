@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <condition_variable>
 #include <mutex>
+#include <new>
 #include <thread>
 #include <unordered_map>
 
@@ -98,13 +99,15 @@ class EngineThread final : public Engine {
     thread_ = std::thread([this] { run(); });
   }
 
-  ~EngineThread() override {
+  ~EngineThread() override { stop(); }
+
+  void stop() override {
     {
       const std::scoped_lock lock(mutex_);
       stopping_ = true;
     }
     wake_.notify_one();
-    thread_.join();
+    if (thread_.joinable()) thread_.join();
   }
 
   Result<std::unique_ptr<RequestStream>> submit(GenerateRequest request) override;
@@ -249,7 +252,12 @@ Result<std::unique_ptr<RequestStream>> EngineThread::submit(GenerateRequest requ
 
 void EngineThread::run() {
   while (take_inbox()) {
-    scheduler_.step();
+    try {
+      scheduler_.step();
+    } catch (const std::bad_alloc&) {
+      // The host's memory ran out while planning: nobody's request can be trusted to be whole.
+      scheduler_.fail_all(Error{ErrorCode::kInternal, "the server ran out of memory; try a smaller request", ""});
+    }
     deliver();
     snapshot();
     if (scheduler_.idle()) scheduler_.check_integrity();

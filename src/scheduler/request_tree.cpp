@@ -90,22 +90,24 @@ void RequestTree::open_sample(std::int32_t sample, const Structure& structure, s
   const auto innermost = static_cast<BranchId>(structure.open.size()) - 1;
   // Text order: what the innermost branch goes on with, then the paths still to come, level by level outwards.
   std::vector<std::vector<BranchId>> remaining;
-  for (BranchId branch = 0; branch <= innermost; ++branch) {
+  const auto announce = [&](BranchId branch) {
     const Place at{sample, branch};
-    std::vector<BranchId> children;
-    if (branch_at(at).grammar.awaits_join()) children = add_children(at);
-    std::vector<BranchId> announced = children;
-    if (branch < innermost) announced.insert(announced.begin(), branch + 1);
-    if (!announced.empty()) emit_fork(at, announced);
-    remaining.push_back(std::move(children));
-  }
+    remaining.emplace_back();
+    if (branch_at(at).grammar.awaits_join()) remaining.back() = add_children(at);
+    std::vector<BranchId> children = remaining.back();
+    if (branch < innermost) children.insert(children.begin(), branch + 1);
+    if (!children.empty()) emit_fork(at, children);
+  };
+  for (BranchId branch = 0; branch < innermost; ++branch) announce(branch);
   const Place last{sample, innermost};
   ++state.running;
   branch_at(last).state = Branch::State::kRunning;
   write_tail(last, structure, tail_begin);
   if (state.finished) return;
-  SegmentId after = branch_at(last).own >= 0 ? branch_at(last).own : branch_at(last).lineage.previous;
-  if (samples[static_cast<std::size_t>(sample)].first_segment < 0) after = -1;
+  announce(innermost);
+  SegmentId after = state.first_segment < 0    ? -1
+                    : branch_at(last).own >= 0 ? branch_at(last).own
+                                               : branch_at(last).lineage.previous;
   for (BranchId branch = innermost; branch >= 0; --branch) {
     if (!write_headers(sample, remaining[static_cast<std::size_t>(branch)], after)) return;
   }
@@ -174,7 +176,10 @@ void RequestTree::write_tail(const Place& at, const Structure& structure, std::i
     num_tokens_ += own.size();
   }
   if (!append_forced(at, structure.owed)) return;
-  if (branch_at(at).grammar.awaits_join()) freeze(at);
+  if (!branch_at(at).grammar.awaits_join()) return;
+  // The separator after the fork token, which all paths see.
+  freeze(at);
+  branch.open_forks.back().state.path_chain.token_depth = branch.chain.token_depth;
 }
 
 PageKey RequestTree::key_of(const Lineage& lineage) const {

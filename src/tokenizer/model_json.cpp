@@ -195,7 +195,7 @@ Result<std::vector<AddedToken>> parse_added_tokens(const Json& list, const Json&
       model.in_alphabet.resize(index + 1, false);
     }
     if (token.normalized && nfc) token.content = to_nfc(token.content);
-    if (!contents.insert(concat(token.normalized, token.content)).second) {
+    if (!contents.insert((token.normalized ? 'n' : 'p') + token.content).second) {
       return unsupported(concat("added token \"", token.content, "\" is there twice"));
     }
     tokens.push_back(std::move(token));

@@ -52,8 +52,9 @@ PCRE2_SPTR code_units(std::string_view text) {
 // One pass over one text.
 class Search {
  public:
-  Search(const pcre2_code* code, std::string_view text)
+  Search(const pcre2_code* code, bool has_jit, std::string_view text)
       : code_(code),
+        match_(has_jit ? &pcre2_jit_match : &pcre2_match),
         text_(text),
         budget_(kLeastBudget + kBudgetPerByte * text.size()),
         context_(pcre2_match_context_create(nullptr)),
@@ -86,7 +87,7 @@ class Search {
     pcre2_set_match_limit(context_.get(), steps);
     pcre2_set_offset_limit(context_.get(), at_ + places - 1);
     // NO_UTF_CHECK: the text was checked once, as a whole.
-    return pcre2_match(code_, code_units(text_), text_.size(), at_, PCRE2_NO_UTF_CHECK, data_.get(), context_.get());
+    return match_(code_, code_units(text_), text_.size(), at_, PCRE2_NO_UTF_CHECK, data_.get(), context_.get());
   }
 
   void reset_effort() {
@@ -120,6 +121,7 @@ class Search {
   }
 
   const pcre2_code* code_;
+  decltype(&pcre2_match) match_;
   std::string_view text_;
   std::size_t at_ = 0;
   std::size_t places_ = kPlacesPerCall;
@@ -132,16 +134,17 @@ class Search {
 
 class Pcre2Pattern final : public SplitPattern {
  public:
-  explicit Pcre2Pattern(Code code) : code_(std::move(code)) {}
+  Pcre2Pattern(Code code, bool has_jit) : code_(std::move(code)), has_jit_(has_jit) {}
 
   void find_all(std::string_view text, std::vector<TextRange>& matches) const override {
-    Search search(code_.get(), text);
+    Search search(code_.get(), has_jit_, text);
     TextRange match;
     while (search.next(match)) matches.push_back(match);
   }
 
  private:
   Code code_;
+  bool has_jit_;
 };
 
 }  // namespace
@@ -168,7 +171,7 @@ Result<std::shared_ptr<const SplitPattern>> SplitPattern::compile(std::string_vi
   error = pcre2_jit_compile(code.get(), PCRE2_JIT_COMPLETE);
   // PCRE2 without JIT runs the same pattern slower; anything else is a pattern that JIT can't take.
   if (error != 0 && error != PCRE2_ERROR_JIT_BADOPTION) return refuse(concat("does not compile: ", message_of(error)));
-  return std::shared_ptr<const SplitPattern>(std::make_shared<Pcre2Pattern>(std::move(code)));
+  return std::shared_ptr<const SplitPattern>(std::make_shared<Pcre2Pattern>(std::move(code), error == 0));
 }
 
 }  // namespace multiverse::tokenizer

@@ -103,7 +103,7 @@ def may_fork_for(vocabulary: Vocabulary, max_paths: int = 128, max_depth: int = 
 
 
 def _byte_of_character() -> dict[str, int]:
-    """Byte-level BPE's alphabet: printable Latin-1 stands for itself, every other byte for a character from U+0100 on."""
+    """Byte-level BPE's alphabet: printable Latin-1 stands for itself, other bytes for characters from U+0100 on."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in set(printable)]
     return {chr(b): b for b in printable} | {chr(256 + n): b for n, b in enumerate(others)}

@@ -18,7 +18,8 @@ SHARED = Path(__file__).resolve().parents[3] / "shared"
 P, P_, G, G_, A, A_, C, NL = 100, 101, 102, 103, 104, 105, 106, 9
 O, O_ = 107, 108
 IDS = ControlTokens(P, P_, G, G_, A, A_, C, NL)
-# 0:1 1:<Parallel> 2:<Goal> 3:</Goal> 4:⏎ | 5:<Path> 6:11 7:</Path> 8:⏎ | 9:<Path> 10:21 11:22 12:</Path> 13:⏎ | 14:<Conclusion> 15:3
+# 0:1 1:<Parallel> 2:<Goal> 3:</Goal> 4:⏎ | 5:<Path> 6:11 7:</Path> 8:⏎
+# 9:<Path> 10:21 11:22 12:</Path> 13:⏎ | 14:<Conclusion> 15:3
 BLOCK = [1, P, G, G_, NL, A, 11, A_, NL, A, 21, 22, A_, NL, C, 3]
 
 
@@ -288,7 +289,8 @@ def random_block(rng, depth):
 def random_text(rng):
     """Three kinds: structured, structured with tokens put in, dropped or swapped, and control tokens at random."""
     if rng.random() < 0.15:
-        return rng.choices([P, P_, G, G_, G_, A, A, A_, A_, C, O, 10, 10, ord("1"), ord(":"), ord("x")], k=rng.randrange(40))
+        some = [P, P_, G, G_, G_, A, A, A_, A_, C, O, 10, 10, ord("1"), ord(":"), ord("x")]
+        return rng.choices(some, k=rng.randrange(40))
     tokens = random_body(rng, 1) + random_block(rng, 0) + random_body(rng, 1)
     for _ in range(rng.choice([0, 0, 1, 2, 5])):
         at = rng.randrange(len(tokens) + 1)

@@ -154,7 +154,7 @@ TEST(RandomPrograms, EveryTokenIsExplainedByTheTextBeforeIt) {
     config.prefix_cache = random() % 4 != 0;
     config.tree = {4096, 1'000'000, {kEndOfText}, 0};
     // From barely enough for one request to ample.
-    FakeExecutor executor(90 + static_cast<std::int32_t>(random() % (random() % 2 == 0 ? 60 : 2000)), policy);
+    FakeExecutor executor(20 + static_cast<std::int32_t>(random() % (random() % 2 == 0 ? 60 : 2000)), policy);
     if (random() % 8 == 0) config.tree.max_model_len = 300;
     Scheduler scheduler(executor, &dialect, config, clock);
     std::map<RequestId, GenerateRequest> requests;
