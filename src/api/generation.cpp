@@ -32,9 +32,8 @@ struct PromptRun {
   bool finished = false;
 };
 
-const char* finish_name(FinishReason reason) {
-  return reason == FinishReason::kStop ? "stop" : "length";
-}
+constexpr const char* kStop = "stop";
+constexpr const char* kLength = "length";
 
 class GenerationImpl final : public Generation {
  public:
@@ -48,6 +47,7 @@ class GenerationImpl final : public Generation {
   const std::optional<Error>& error() const override { return error_; }
   std::string take_events() override;
   std::string body() override;
+  const char* finish_reason() const override;
   std::int64_t prompt_tokens() const override { return usage_.prompt_tokens; }
   std::int64_t completion_tokens() const override { return received_; }
 
@@ -163,10 +163,10 @@ void GenerationImpl::handle(std::size_t run, const SampleEndEvent& event) {
     return;  // FinishedEvent says why
   Choice& ended = choice(run, event.sample);
   ended.text.finish();
-  ended.finish_reason = ended.text.stopped() ? "stop" : finish_name(event.reason);
+  ended.finish_reason = ended.text.stopped() || event.reason == FinishReason::kStop ? kStop : kLength;
   SampleEndEvent counted = event;
   if (job_.discard_output) {
-    ended.finish_reason = "length";
+    ended.finish_reason = kLength;
     counted.completion_tokens = 0;
   }
   usage_.add(counted);
@@ -194,6 +194,12 @@ void GenerationImpl::cancel() {
 void GenerationImpl::fail(Error error) {
   if (!error_) error_ = std::move(error);
   cancel();
+}
+
+const char* GenerationImpl::finish_reason() const {
+  const bool any = std::any_of(choices_.begin(), choices_.end(),
+                               [](const auto& choice) { return choice->finish_reason == kLength; });
+  return any ? kLength : kStop;
 }
 
 // What the choice has to say and has not said yet, the echoed prompt first. Nothing while that has to wait for its

@@ -124,7 +124,12 @@ void Exchange::send_error(int status, const Error& error) {
 }
 
 void Exchange::send_error(const Error& error) {
-  send_error(http_status(error.code), error);
+  const int status = http_status(error.code);
+  if (status == 401) add_field("WWW-Authenticate", "Bearer");
+  if (status == 429) add_field("Retry-After", "1");
+  if (status == 503) add_field("Retry-After", "5");
+  if (status == 500) add_field("X-Should-Retry", "false");  // the same request would fail again
+  send_error(status, error);
 }
 
 bool Exchange::start_stream() {

@@ -31,6 +31,7 @@ class Exchange {
 
   void send(int status, std::string_view body, std::string_view content_type = "application/json");
   void send_error(int status, const Error& error);
+  // With the status of its code, and what clients should know of it: when to try again, how to authenticate.
   void send_error(const Error& error);
 
   // text/event-stream: chunked, or up to the connection's end where the client speaks HTTP/1.0. All of these: false

@@ -23,7 +23,7 @@ void GenerationLoop::run(bool stream) {
     while (pump(stream)) {
     }
   }
-  metrics_.request_duration.observe(exchange_.age().count());
+  ticket_.metrics().request_duration.observe(exchange_.age().count());
   exchange_.prompt_tokens = generation_.prompt_tokens();
   exchange_.completion_tokens = generation_.completion_tokens();
 }
@@ -39,13 +39,12 @@ bool GenerationLoop::pump(bool stream) {
   }
   if (more && options_.aborting->load()) {
     generation_.fail({ErrorCode::kUnavailable, "the server is shutting down", "", "draining"});
-    metrics_.count_aborted(AbortCause::kDrain);
+    ticket_.abort(AbortCause::kDrain);
     finish(stream);
     return false;
   }
   if (!more) {
-    const bool late = generation_.error() && generation_.error()->code == ErrorCode::kDeadline;
-    if (late) metrics_.count_aborted(AbortCause::kDeadline);
+    count_end();
     finish(stream);
     return false;
   }
@@ -59,7 +58,17 @@ bool GenerationLoop::pump(bool stream) {
 void GenerationLoop::lose_client() {
   generation_.cancel();
   exchange_.abandon();
-  metrics_.count_aborted(exchange_.slow_reader() ? AbortCause::kSlowReader : AbortCause::kDisconnect);
+  ticket_.abort(exchange_.slow_reader() ? AbortCause::kSlowReader : AbortCause::kDisconnect);
+}
+
+void GenerationLoop::count_end() {
+  if (!generation_.error()) {
+    ticket_.finish(generation_.finish_reason());
+  } else if (generation_.error()->code == ErrorCode::kDeadline) {
+    ticket_.abort(AbortCause::kDeadline);
+  } else {
+    ticket_.finish("error");
+  }
 }
 
 // A client that sends no more may still be reading. Only an answer to something that we write tells: one that has
@@ -82,7 +91,8 @@ bool GenerationLoop::client_is_there(bool stream) {
 bool GenerationLoop::send_events() {
   std::string events = generation_.take_events();
   const auto now = steady_clock::now();
-  if (events.empty() && now - last_write_ >= options_.ping_interval) events = ": ping\n\n";
+  const bool silent = options_.ping_interval.count() > 0 && now - last_write_ >= options_.ping_interval;
+  if (events.empty() && silent) events = ": ping\n\n";
   if (events.empty()) return true;
   last_write_ = now;
   return exchange_.chunk(events);
@@ -95,11 +105,7 @@ void GenerationLoop::finish(bool stream) {
     return;
   }
   if (!generation_.error()) return exchange_.send(200, generation_.body());
-  const Error& error = *generation_.error();
-  if (error.code == ErrorCode::kUnavailable) exchange_.add_field("Retry-After", "5");
-  if (error.code == ErrorCode::kOverloaded) exchange_.add_field("Retry-After", "1");
-  if (error.code == ErrorCode::kInternal) exchange_.add_field("X-Should-Retry", "false");
-  exchange_.send_error(error);
+  exchange_.send_error(*generation_.error());
 }
 
 void GenerationLoop::observe_tokens() {
@@ -107,9 +113,9 @@ void GenerationLoop::observe_tokens() {
   if (tokens == seen_tokens_) return;
   const auto now = steady_clock::now();
   if (seen_tokens_ == 0) {
-    metrics_.time_to_first_token.observe(exchange_.age().count());
+    ticket_.metrics().time_to_first_token.observe(exchange_.age().count());
   } else {
-    metrics_.inter_token_latency.observe(std::chrono::duration<double>(now - last_tokens_).count());
+    ticket_.metrics().inter_token_latency.observe(std::chrono::duration<double>(now - last_tokens_).count());
   }
   seen_tokens_ = tokens;
   last_tokens_ = now;

@@ -18,8 +18,8 @@ struct LoopOptions {
 
 class GenerationLoop {
  public:
-  GenerationLoop(Exchange& exchange, Generation& generation, Metrics& metrics, LoopOptions options)
-      : exchange_(exchange), generation_(generation), metrics_(metrics), options_(options) {}
+  GenerationLoop(Exchange& exchange, Generation& generation, GenerationTicket& ticket, LoopOptions options)
+      : exchange_(exchange), generation_(generation), ticket_(ticket), options_(options) {}
 
   // Returns when the answer is sent or the client is gone.
   void run(bool stream);
@@ -29,6 +29,7 @@ class GenerationLoop {
 
   bool pump(bool stream);
   void lose_client();
+  void count_end();
   bool client_is_there(bool stream);
   bool send_events();
   void observe_tokens();
@@ -36,7 +37,7 @@ class GenerationLoop {
 
   Exchange& exchange_;
   Generation& generation_;
-  Metrics& metrics_;
+  GenerationTicket& ticket_;
   const LoopOptions options_;
   bool probed_ = false;
   int looks_left_ = 0;  // after a probe, sooner than usual

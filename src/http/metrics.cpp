@@ -105,7 +105,7 @@ void write_counters(Page& page, const EngineStats& stats) {
   page.single("malformed_total", "counter", "Control tokens kept as ordinary ones.", stats.malformed_total);
   page.single("preemptions_total", "counter", "Requests preempted for lack of pages.", stats.preemptions_total);
   page.single("engine_steps_total", "counter", "Forward passes.", stats.steps_total);
-  page.family("requests_finished_total", "counter", "Finished requests of the engine by reason.");
+  page.family("samples_finished_total", "counter", "Samples that the engine ended, by reason.");
   page.sample(stats.finished_stop_total, label("finish_reason", "stop"));
   page.sample(stats.finished_length_total, label("finish_reason", "length"));
   page.sample(stats.cancelled_total, label("finish_reason", "cancelled"));
@@ -183,6 +183,7 @@ Metrics::Metrics()
       start_time_seconds_(std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count()) {
   // Present from the start, so that rates are known from the first event on.
   for (const char* reason : {"queue_full", "unavailable", "invalid"}) rejected_[reason] = 0;
+  for (const char* reason : {"stop", "length", "error"}) finished_[reason] = 0;
   for (const AbortCause cause :
        {AbortCause::kDisconnect, AbortCause::kSlowReader, AbortCause::kDeadline, AbortCause::kDrain}) {
     aborted_[cause] = 0;
@@ -196,14 +197,28 @@ void Metrics::count_request(std::string_view route, std::string_view method, int
   ++requests_[{std::string(route), known ? std::string(method) : "other", status}];
 }
 
-void Metrics::count_rejected(int status) {
+void Metrics::begin_generation() {
   const std::lock_guard lock(mutex_);
-  ++rejected_[status == 429 ? "queue_full" : status == 503 ? "unavailable" : "invalid"];
+  ++received_;
+  ++in_flight_;
 }
 
-void Metrics::count_aborted(AbortCause cause) {
+void Metrics::reject_generation(int status) {
+  const std::lock_guard lock(mutex_);
+  ++rejected_[status == 429 ? "queue_full" : status == 503 ? "unavailable" : "invalid"];
+  --in_flight_;
+}
+
+void Metrics::abort_generation(AbortCause cause) {
   const std::lock_guard lock(mutex_);
   ++aborted_[cause];
+  --in_flight_;
+}
+
+void Metrics::finish_generation(const std::string& reason) {
+  const std::lock_guard lock(mutex_);
+  ++finished_[reason];
+  --in_flight_;
 }
 
 std::string Metrics::text(const std::string& model_name, const std::string& version, const Engine* engine) const {
@@ -218,13 +233,16 @@ std::string Metrics::text(const std::string& model_name, const std::string& vers
     write_gauges(page, stats);
     write_counters(page, stats);
   }
-  page.single("requests_received_total", "counter", "Generation requests whose body was read.", received_.load());
   {
     const std::lock_guard lock(mutex_);
+    page.single("requests_received_total", "counter", "Generation requests.", received_);
+    page.single("requests_in_flight", "gauge", "Generation requests being answered.", in_flight_);
     page.family("requests_rejected_total", "counter", "Generation requests refused before they ran.");
     for (const auto& [reason, count] : rejected_) page.sample(count, label("reason", reason));
     page.family("requests_aborted_total", "counter", "Generation requests that ended before their answer did.");
     for (const auto& [cause, count] : aborted_) page.sample(count, label("cause", cause_name(cause)));
+    page.family("requests_finished_total", "counter", "Generation requests that were answered, by how they ended.");
+    for (const auto& [reason, count] : finished_) page.sample(count, label("finish_reason", reason));
     page.family("http_requests_total", "counter", "HTTP requests answered.");
     for (const auto& [key, count] : requests_) {
       const auto& [route, method, status] = key;

@@ -9,6 +9,7 @@
 #include <string>
 #include <string_view>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "multiverse/engine/engine.h"
@@ -38,13 +39,15 @@ class Metrics {
   Metrics();
 
   void count_request(std::string_view route, std::string_view method, int status);
-  void count_received() { received_ += 1; }
-  void count_rejected(int status);
-  void count_aborted(AbortCause cause);
-
   Histogram time_to_first_token, inter_token_latency, request_duration;  // seconds
   std::atomic<std::int64_t> requests_in_flight = 0;                      // HTTP requests being answered
   std::atomic<std::int64_t> connections = 0;
+
+  // Of generation requests, through GenerationTicket.
+  void begin_generation();
+  void reject_generation(int status);
+  void abort_generation(AbortCause cause);
+  void finish_generation(const std::string& reason);  // "stop", "length", "error"
 
   // Where `engine` is nullptr (loading), only our own.
   std::string text(const std::string& model_name, const std::string& version, const Engine* engine) const;
@@ -52,10 +55,38 @@ class Metrics {
  private:
   mutable std::mutex mutex_;
   std::map<std::tuple<std::string, std::string, int>, std::uint64_t> requests_;  // bounded: patterns, known methods
-  std::map<std::string, std::uint64_t> rejected_;
+  std::uint64_t received_ = 0, in_flight_ = 0;
+  std::map<std::string, std::uint64_t> rejected_, finished_;
   std::map<AbortCause, std::uint64_t> aborted_;
-  std::atomic<std::uint64_t> received_ = 0;
   double start_time_seconds_ = 0.0;
+};
+
+// One generation request, from its arrival to the one way in which it ends, so that at every look
+// received = rejected + aborted + finished + in flight. Where nothing is said of its end, an exception was it.
+class GenerationTicket {
+ public:
+  explicit GenerationTicket(Metrics& metrics) : metrics_(metrics) { metrics_.begin_generation(); }
+  ~GenerationTicket() {
+    if (open_) metrics_.finish_generation("error");
+  }
+  GenerationTicket(const GenerationTicket&) = delete;
+  GenerationTicket& operator=(const GenerationTicket&) = delete;
+
+  void reject(int status) {
+    if (close()) metrics_.reject_generation(status);
+  }
+  void abort(AbortCause cause) {
+    if (close()) metrics_.abort_generation(cause);
+  }
+  void finish(const std::string& reason) {
+    if (close()) metrics_.finish_generation(reason);
+  }
+  Metrics& metrics() { return metrics_; }
+
+ private:
+  bool close() { return std::exchange(open_, false); }
+  Metrics& metrics_;
+  bool open_ = true;
 };
 
 }  // namespace multiverse

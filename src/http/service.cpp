@@ -44,8 +44,6 @@ const std::array<Service::Route, 12>& Service::Route::table() {
 namespace {
 
 constexpr std::string_view kParameter = "{id}";
-constexpr const char* kRetryAfterFull = "1";
-constexpr const char* kRetryAfterUnavailable = "5";
 
 bool is_json(std::string_view content_type) {
   static constexpr std::string_view kJson = "application/json";
@@ -107,7 +105,6 @@ void Service::handle(Exchange& exchange) {
   } catch (const std::exception& failure) {
     log(LogLevel::kError, concat("request ", exchange.request_id(), " failed: ", failure.what()));
     if (!exchange.answered()) {
-      exchange.add_field("X-Should-Retry", "false");
       exchange.send_error({ErrorCode::kInternal, "the server failed to answer this request", "", ""});
     }
     exchange.close_after();
@@ -115,9 +112,13 @@ void Service::handle(Exchange& exchange) {
   metrics_.requests_in_flight -= 1;
   metrics_.count_request(exchange.route, exchange.head().method, exchange.status());
   const auto milliseconds = static_cast<std::int64_t>(exchange.age().count() * 1000.0);
-  log(LogLevel::kInfo, concat(exchange.head().method.substr(0, 16), " ", exchange.route, " ", exchange.status(), " ",
-                              milliseconds, "ms prompt_tokens=", exchange.prompt_tokens,
-                              " completion_tokens=", exchange.completion_tokens, " id=", exchange.request_id()));
+  // Probes come many times a second.
+  const bool probe = exchange.route == "/metrics" || exchange.route == "/livez" || exchange.route == "/readyz" ||
+                     exchange.route == "/health";
+  log(probe ? LogLevel::kDebug : LogLevel::kInfo,
+      concat(exchange.head().method.substr(0, 16), " ", exchange.route, " ", exchange.status(), " ", milliseconds,
+             "ms prompt_tokens=", exchange.prompt_tokens, " completion_tokens=", exchange.completion_tokens,
+             " id=", exchange.request_id()));
 }
 
 void Service::dispatch(Exchange& exchange) {
@@ -133,7 +134,6 @@ void Service::dispatch(Exchange& exchange) {
   }
   const bool is_public = found != nullptr && found->is_public;
   if (!is_public && !is_authorized(head, options_.api_keys)) {
-    exchange.add_field("WWW-Authenticate", "Bearer");
     return exchange.send_error({ErrorCode::kUnauthenticated,
                                 "a valid API key is wanted, as 'Authorization: Bearer KEY'", "", "invalid_api_key"});
   }
@@ -171,7 +171,6 @@ Service::Backend Service::backend() const {
 
 bool Service::check_ready(Exchange& exchange, const Backend& backend) {
   if (backend.engine != nullptr && !draining_) return true;
-  exchange.add_field("Retry-After", kRetryAfterUnavailable);
   if (draining_) exchange.close_after();
   exchange.send_error(
       {ErrorCode::kUnavailable,
@@ -247,54 +246,56 @@ void Service::render(Exchange& exchange, const std::string& body) {
 }
 
 void Service::chat(Exchange& exchange, const std::string& body) {
-  const Backend serving = backend();
-  if (check_ready(exchange, serving)) generate(exchange, serving, parse_chat_request(body, *serving.model));
+  generate(exchange, body, parse_chat_request);
 }
 
 void Service::completions(Exchange& exchange, const std::string& body) {
-  const Backend serving = backend();
-  if (check_ready(exchange, serving)) generate(exchange, serving, parse_completion_request(body, *serving.model));
+  generate(exchange, body, parse_completion_request);
 }
 
-void Service::generate(Exchange& exchange, const Backend& backend, Result<Job> parsed) {
-  metrics_.count_received();
-  const auto refuse = [&](const Error& error) {
-    if (error.code == ErrorCode::kOverloaded) exchange.add_field("Retry-After", kRetryAfterFull);
-    if (error.code == ErrorCode::kUnavailable) exchange.add_field("Retry-After", kRetryAfterUnavailable);
-    metrics_.count_rejected(http_status(error.code));
-    exchange.send_error(error);
-  };
-  if (!parsed.ok()) return refuse(parsed.error());
+void Service::generate(Exchange& exchange, const std::string& body, Parser parse) {
+  GenerationTicket ticket(metrics_);
+  enter();  // before the look at draining_, so that a drain either sees this request or is seen by it
+  try {
+    admit(exchange, ticket, [&](const ServedModel& model) { return parse(body, model); });
+  } catch (...) {
+    leave();
+    throw;
+  }
+  leave();
+}
+
+// Everything that may refuse the request comes before the first byte of its answer.
+void Service::admit(Exchange& exchange, GenerationTicket& ticket,
+                    const std::function<Result<Job>(const ServedModel&)>& parse) {
+  const Backend serving = backend();
+  if (!check_ready(exchange, serving)) return ticket.reject(exchange.status());
+  Result<Job> parsed = parse(*serving.model);
+  if (!parsed.ok()) return reject(exchange, ticket, parsed.error());
   Job job = std::move(parsed).value();
   if (!job.ignored_params.empty()) exchange.add_field("X-Ignored-Params", header_list(job.ignored_params));
   if (options_.request_timeout.count() > 0) {
     for (GenerateRequest& request : job.requests) request.deadline = options_.request_timeout;
   }
   const bool stream = job.stream;
+  auto generation = Generation::start(std::move(job), serving.model, *serving.engine, std::time(nullptr));
+  if (!generation.ok()) return reject(exchange, ticket, generation.error());
+  GenerationLoop(exchange, *generation.value(), ticket, {options_.ping_interval, &aborting_}).run(stream);
+}
 
-  {
-    const std::lock_guard lock(mutex_);
-    ++running_;
-  }
-  // Counted before the look at draining_, so that a drain either sees this request or is seen by it.
-  const auto leave = [this] {
-    const std::lock_guard lock(mutex_);
-    if (--running_ == 0) idle_.notify_all();
-  };
-  try {
-    if (check_ready(exchange, backend)) {
-      auto generation = Generation::start(std::move(job), backend.model, *backend.engine, std::time(nullptr));
-      if (generation.ok()) {
-        GenerationLoop(exchange, *generation.value(), metrics_, {options_.ping_interval, &aborting_}).run(stream);
-      } else {
-        refuse(generation.error());
-      }
-    }
-  } catch (...) {
-    leave();
-    throw;
-  }
-  leave();
+void Service::reject(Exchange& exchange, GenerationTicket& ticket, const Error& error) {
+  ticket.reject(http_status(error.code));
+  exchange.send_error(error);
+}
+
+void Service::enter() {
+  const std::lock_guard lock(mutex_);
+  ++running_;
+}
+
+void Service::leave() {
+  const std::lock_guard lock(mutex_);
+  if (--running_ == 0) idle_.notify_all();
 }
 
 }  // namespace multiverse

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -56,7 +57,13 @@ class Service {
   void chat(Exchange& exchange, const std::string& body);
   void completions(Exchange& exchange, const std::string& body);
 
-  void generate(Exchange& exchange, const Backend& backend, Result<Job> job);
+  using Parser = Result<Job> (*)(std::string_view body, const ServedModel& model);
+  void generate(Exchange& exchange, const std::string& body, Parser parse);
+  void admit(Exchange& exchange, GenerationTicket& ticket,
+             const std::function<Result<Job>(const ServedModel& model)>& parse);
+  void reject(Exchange& exchange, GenerationTicket& ticket, const Error& error);
+  void enter();
+  void leave();
 
   const HttpOptions& options_;
   Metrics& metrics_;

@@ -409,6 +409,8 @@ TEST_F(Server, MetricsCount) {
   EXPECT_EQ(metric("multiverse_prompt_tokens_total" + name + ",source=\"computed\"}"), 6.0);
   EXPECT_EQ(metric("multiverse_requests_received_total" + name), 2.0);
   EXPECT_EQ(metric("multiverse_requests_rejected_total" + name + ",reason=\"invalid\"}"), 1.0);
+  EXPECT_EQ(metric("multiverse_requests_finished_total" + name + ",finish_reason=\"stop\"}"), 1.0);
+  EXPECT_EQ(metric("multiverse_requests_in_flight" + name), 0.0);
   EXPECT_EQ(metric("multiverse_time_to_first_token_seconds_count" + name), 1.0);
   EXPECT_EQ(metric("multiverse_request_duration_seconds_bucket" + name + ",le=\"+Inf\"}"), 1.0);
   EXPECT_EQ(

@@ -37,6 +37,8 @@ class Generation {
   // Not streaming: the answer, once wait has returned false without an error.
   virtual std::string body() = 0;
 
+  // Once it has ended without an error: "length" where any choice was, else "stop".
+  virtual const char* finish_reason() const = 0;
   // Of all prompts and samples, for metrics and the access log.
   virtual std::int64_t prompt_tokens() const = 0;
   virtual std::int64_t completion_tokens() const = 0;  // received so far

@@ -20,8 +20,7 @@ struct HttpOptions {
   std::size_t max_body_bytes = 8 * 1024 * 1024;
   int max_connections = 4096;                        // one thread each while it lasts
   std::chrono::milliseconds request_timeout{0};      // of a generation; 0 = none
-  std::chrono::milliseconds ping_interval{15'000};   // between comments on a silent stream
-  std::chrono::milliseconds drain_timeout{30'000};   // for running requests at the end
+  std::chrono::milliseconds ping_interval{15'000};   // between comments on a silent stream; 0 = none
   std::chrono::milliseconds stall_timeout{120'000};  // a running step older than this: /livez fails
   std::vector<std::string> api_keys;                 // none: everyone may
 };
