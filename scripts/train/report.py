@@ -36,7 +36,7 @@ def summary(records):
     parallel, sequential = by_wording.get("parallel", {}), by_wording.get("sequential", {})
     wide = [r for r in parallel.values() if r["parts"] >= 3]
     out["parallelism"] = ratio((r["tokens"], r["critical_path"]) for r in wide)
-    blocks = [i for i, r in parallel.items() if r["blocks"] and i in sequential]
+    blocks = [i for i, r in parallel.items() if r["blocks"] and i in sequential and sequential[i]["tokens"]]
     out["speed"] = ratio((sequential[i]["tokens"], parallel[i]["critical_path"]) for i in blocks)
     out["problems_with_three_parts"], out["problems_with_blocks"] = len(wide), len(blocks)
     out["malformed"] = sum(1 for r in records if r["malformed"])
