@@ -72,11 +72,12 @@ class Decode(unittest.TestCase):
         )
 
     def test_decodes_what_the_oracle_reads(self):
-        rng, torch_seed = random.Random(4), torch.manual_seed(1)
-        self.assertIsNotNone(torch_seed)
+        rng = random.Random(4)
+        torch.manual_seed(1)
         model = Tiny(CONFIG).double().eval()
         for family in ("nested", "gcd", "short"):
-            problem = tiny_tasks.draw_problem(rng, family)
+            drawn = [tiny_tasks.draw_problem(rng, family) for _ in range(20)]
+            problem = min(drawn, key=lambda p: len(tiny_tasks.solution(p, parallel=True)))  # the test takes a pass for each token
             prompt = self.tokenizer.encode(tiny_chat.prompt(problem.question)).ids
             reply = self.tokenizer.encode(tiny_tasks.solution(problem, parallel=True) + "<|im_end|>").ids
             whole = prompt + reply
@@ -108,6 +109,7 @@ class Decode(unittest.TestCase):
             depth = [step for i, step in enumerate(expected.token_step) if i >= len(prompt)]
             self.assertEqual(request.steps, max(depth) + 1 - len(prompt))
             self.assertEqual(request.used, len(reply))
+            self.assertEqual(request.malformed, 0)
 
             mask = torch.from_numpy(layout.visible())[None, None]
             with torch.no_grad():

@@ -1,5 +1,6 @@
 """The training's positions and mask against the oracle, on generated solutions, nested ones too."""
 
+import json
 import random
 import sys
 import unittest
@@ -77,9 +78,12 @@ class Tasks(unittest.TestCase):
                 self.assertFalse(problem.held_out)
                 self.assertNotIn(problem.canonical, held_out)
 
-    def test_shipped_problems_are_held_out(self):
+    def test_shipped_problems_are_those_held_out(self):
         shipped = (ROOT / "models" / "multiverse-tiny" / "heldout.jsonl").read_text().splitlines()
         self.assertGreaterEqual(len(shipped), 500)
+        for line, problem in zip(shipped, tiny_tasks.held_out_problems(48)):
+            expected = {"question": problem.question, "answer": problem.answer, "family": problem.family, "parts": problem.parts}
+            self.assertEqual(json.loads(line), expected)
 
 
 if __name__ == "__main__":
