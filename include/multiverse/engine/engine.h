@@ -1,0 +1,73 @@
+// The engine: one thread that owns scheduler and executor, queues on either side.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "multiverse/dialect/dialect.h"
+#include "multiverse/exec/executor.h"
+#include "multiverse/scheduler/request.h"
+
+namespace multiverse {
+
+struct EngineConfig {
+  std::int32_t max_rows = 512;            // rows of a step; the executor's bound is applied too
+  std::int32_t max_prefill_tokens = 256;  // uncomputed prompt tokens a step may take beside decode rows
+  std::int32_t max_queued_requests = 256;
+  std::int64_t max_queued_tokens = 1'000'000;  // prompt tokens of waiting requests
+  std::int32_t max_model_len = 0;              // positions; 0 = the model's
+  std::int64_t max_request_tokens = 0;         // tokens of a request in the cache; 0 = pool less reserve
+  std::vector<TokenId> eos_tokens;
+  bool prefix_cache = true;
+};
+
+// A snapshot of counters and gauges, monotonic where named total. Names become metrics.
+struct EngineStats {
+  std::int64_t requests_running = 0, requests_waiting = 0;
+  std::int64_t branches_running = 0, branches_waiting = 0;
+  std::int64_t pages_total = 0, pages_free = 0, pages_cached = 0, pages_used = 0, pages_shared = 0;
+  std::int64_t prompt_tokens_total = 0, cached_prompt_tokens_total = 0, generation_tokens_total = 0;
+  std::int64_t prefix_query_tokens_total = 0, prefix_hit_tokens_total = 0;
+  std::int64_t forks_total = 0, joins_total = 0, malformed_total = 0, preemptions_total = 0, steps_total = 0;
+  std::int64_t finished_stop_total = 0, finished_length_total = 0, cancelled_total = 0, failed_total = 0,
+               rejected_total = 0;
+  double last_step_age_seconds = 0.0;  // since the last step ended; 0 where nothing is running
+};
+
+// The events of one request. One consumer thread. Destroying the stream cancels the request.
+class RequestStream {
+ public:
+  virtual ~RequestStream() = default;
+  virtual RequestId id() const = 0;
+  // Waits at most `timeout` for events and moves all that are there to the end of `out`. Returns false once
+  // FinishedEvent has been handed out (then nothing more comes).
+  virtual bool wait(Nanoseconds timeout, std::vector<Event>& out) = 0;
+  // The client is gone: pages are free within one step. No further events but FinishedEvent.
+  virtual void cancel() = 0;
+  // A stop string matched in the text of `branch` of `sample`: that branch and all that follows it in canonical order
+  // is cancelled; what precedes it runs to its end, then the sample ends with kStop.
+  virtual void cut(std::int32_t sample, std::int32_t branch) = 0;
+};
+
+class Engine {
+ public:
+  // Takes the executor; starts the thread. `dialect`: nullopt for a model without control tokens.
+  static std::unique_ptr<Engine> start(std::unique_ptr<Executor> executor, std::optional<Dialect> dialect,
+                                       EngineConfig config);
+  virtual ~Engine() = default;  // stops; all streams must be gone
+  // Ends the thread: running and waiting requests fail with kUnavailable, later ones are refused so. Once.
+  virtual void stop() = 0;
+
+  // Any thread. Checks what only the engine can (kOverloaded: queue full; kInvalidArgument: prompt too long, with both
+  // numbers and code "context_length_exceeded") and returns at once; the request then waits for admission.
+  virtual Result<std::unique_ptr<RequestStream>> submit(GenerateRequest request) = 0;
+
+  virtual EngineStats stats() const = 0;  // any thread, no waiting for a step
+  virtual const ExecutorInfo& executor_info() const = 0;
+  virtual const EngineConfig& config() const = 0;  // completed: no zero left
+};
+
+}  // namespace multiverse
