@@ -65,7 +65,8 @@ def table(result):
     lines.append("")
     for wording, cell in result["accuracy"].items():
         share = cell["right"] / cell["total"]
-        lines.append(f"right, {wording} wording: {share:.1%} (95 % interval {cell['interval'][0]:.1%}-{cell['interval'][1]:.1%}){verdict(share, TARGETS['accuracy'])}")
+        low, high = cell["interval"]
+        lines.append(f"right, {wording} wording: {share:.1%} (95 % interval {low:.1%}-{high:.1%}){verdict(share, TARGETS['accuracy'])}")
     for name, text, count in (
         ("parallelism", "tokens / critical path, problems of 3 parts or more", "problems_with_three_parts"),
         ("speed", "sequential tokens / parallel critical path, problems solved with blocks", "problems_with_blocks"),
