@@ -280,3 +280,15 @@ def test_normalisation_of_every_character_and_pair(tmp_path):
     assert len(ours) == len(theirs)
     for mine, judge in zip(ours, theirs):
         assert mine == judge, (ascii(mine), ascii(judge))
+
+
+@pytest.mark.parametrize("name", ["gpt4o", "deepseek", "behaviours"])
+def test_splits_around_every_character(name, tmp_path):
+    """The categories of characters newer than PCRE2's tables, and that of every other."""
+    folder = train(name, tmp_path)
+    every = [chr(c) for c in (*range(1, 0x34000), *range(0xE0000, 0xE0200)) if not 0xD800 <= c < 0xE000]
+    around = [f"x{c}y{c}. {c}{c}\n1{c}\n" for c in every]
+    lines = ["".join(around[i : i + 64]) for i in range(0, len(around), 64)]
+    huggingface = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    theirs = [e.ids for e in huggingface.encode_batch_fast(lines, add_special_tokens=False)]
+    assert_same_ids(lines, encode(folder, lines, "all"), theirs)
