@@ -20,7 +20,7 @@ enum class ErrorCode {
   kCancelled,        // the client went away; never sent
   kDeadline,         // 408: the request's own deadline passed
   kUnavailable,      // 503: not ready or draining
-  kUnsupported,      // 501: known, but not built
+  kUnsupported,      // 400: known, but not built; a 5xx would make clients try again
   kInternal,         // 500
 };
 

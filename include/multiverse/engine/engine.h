@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "multiverse/dialect/dialect.h"
-#include "multiverse/engine/request.h"
 #include "multiverse/exec/executor.h"
+#include "multiverse/scheduler/request.h"
 
 namespace multiverse {
 
@@ -57,7 +57,9 @@ class Engine {
   // Takes the executor; starts the thread. `dialect`: nullopt for a model without control tokens.
   static std::unique_ptr<Engine> start(std::unique_ptr<Executor> executor, std::optional<Dialect> dialect,
                                        EngineConfig config);
-  virtual ~Engine() = default;  // stops the thread; running requests fail with kUnavailable
+  virtual ~Engine() = default;  // stops; all streams must be gone
+  // Ends the thread: running and waiting requests fail with kUnavailable, later ones are refused so. Once.
+  virtual void stop() = 0;
 
   // Any thread. Checks what only the engine can (kOverloaded: queue full; kInvalidArgument: prompt too long, with both
   // numbers and code "context_length_exceeded") and returns at once; the request then waits for admission.

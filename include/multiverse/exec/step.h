@@ -14,6 +14,10 @@ using PageId = std::int32_t;
 // Tokens whose keys and values (of all layers) one page holds.
 inline constexpr int kPageTokens = 16;
 
+// Attention may be cut into chunks at multiples of this many tokens from an item's start, so a plan splits a run of
+// pages into items only there: a row's result then depends on its own context alone.
+inline constexpr int kSplitTokens = 256;
+
 // One token to compute. Its key and value are written to `page` at `offset` in [0, kPageTokens) before any row of the
 // step attends, so rows of one step may see each other.
 struct Row {

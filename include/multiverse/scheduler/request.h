@@ -10,6 +10,7 @@
 
 #include "multiverse/base/clock.h"
 #include "multiverse/base/status.h"
+#include "multiverse/dialect/structure.h"
 #include "multiverse/exec/step.h"
 
 namespace multiverse {
@@ -21,14 +22,6 @@ enum class Mode {
   kParallel,  // fork and join; paths at once
   kSerial,    // the same tree, one path at a time: the same tokens
   kOff,       // control tokens are ordinary tokens
-};
-
-struct StructureLimits {
-  std::int32_t max_running_paths = 0;   // 0 = the server's rows
-  std::int32_t max_paths = 128;         // a fork
-  std::int32_t max_total_paths = 1024;  // a sample
-  std::int32_t max_depth = 6;
-  std::int32_t max_path_tokens = 0;  // own tokens of a path, 0 = the context
 };
 
 struct GenerateRequest {
@@ -49,12 +42,6 @@ struct GenerateRequest {
   std::string cache_salt;                 // requests share prefixes only where this is equal
   std::optional<Nanoseconds> deadline;    // time from submission to the end
 };
-
-// A branch's address: (block in its branch, path in the block) from the root down, counted from 1. The root's is empty.
-using BranchAddress = std::vector<std::int32_t>;
-
-// "1.2/1.1" for {1,2,1,1}; "" for the root.
-std::string to_string(const BranchAddress& address);
 
 enum class FinishReason { kStop, kLength, kCancelled, kError };
 
@@ -100,11 +87,8 @@ struct PromptEvent {
   std::vector<std::optional<Entry>> logprobs;
 };
 
-// Counters of a sample, names as in DESIGN §7.
-struct ParallelUsage {
-  std::int64_t blocks = 0, paths = 0, max_width = 0, max_depth = 0;
-  std::int64_t critical_path_tokens = 0, steps = 0, malformed = 0;
-};
+// Counters of a sample, names as in the API.
+using ParallelUsage = TreeStatistics;
 struct SampleEndEvent {
   std::int32_t sample = 0;
   FinishReason reason = FinishReason::kStop;

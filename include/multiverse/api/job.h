@@ -1,0 +1,48 @@
+// A request for generation, read and checked: what goes to the engine, and how the answer is to look.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "multiverse/api/served_model.h"
+#include "multiverse/base/status.h"
+#include "multiverse/scheduler/request.h"
+
+namespace multiverse {
+
+struct Job {
+  bool chat = false;                      // /v1/chat/completions, else /v1/completions
+  std::vector<GenerateRequest> requests;  // one a prompt
+  std::vector<std::string> stops;         // 1 to 256 bytes each
+
+  bool stream = false;
+  bool include_usage = false;
+  bool include_branches = false;
+
+  bool logprobs = false;         // of generated tokens, and of the prompt's where `echo`
+  bool prompt_logprobs = false;  // a field of its own
+  std::int32_t top_logprobs = 0, top_prompt_logprobs = 0;
+  bool return_token_ids = false;
+  bool echo = false;
+  bool discard_output = false;  // max_tokens 0: the engine draws one token, the answer has none
+
+  std::vector<std::string> ignored_params;  // fields that no one knows, as dotted names
+};
+
+// Bodies of the two endpoints. The error names the field at fault; nothing of the body is kept elsewhere. Any thread.
+Result<Job> parse_chat_request(std::string_view body, const ServedModel& model);
+Result<Job> parse_completion_request(std::string_view body, const ServedModel& model);
+
+// Limits of requests that no configuration changes (docs/api.md).
+inline constexpr std::size_t kMaxMessages = 4096;
+inline constexpr std::size_t kMaxPrompts = 8;
+inline constexpr std::size_t kMaxStops = 4;
+inline constexpr std::size_t kMaxStopBytes = 256;
+inline constexpr std::size_t kMaxStopTokens = 64;
+inline constexpr std::size_t kMaxLogitBias = 1024;
+inline constexpr std::int64_t kMaxTopLogprobs = 20;
+inline constexpr std::size_t kMaxCacheSaltBytes = 256;
+
+}  // namespace multiverse

@@ -1,0 +1,47 @@
+// The HTTP server: sockets, routes, keys, limits, metrics, drain.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "multiverse/api/served_model.h"
+#include "multiverse/base/status.h"
+#include "multiverse/engine/engine.h"
+
+namespace multiverse {
+
+struct HttpOptions {
+  std::string host = "127.0.0.1";
+  int port = 8000;  // 0 = any free one
+  std::string version;
+  std::size_t max_body_bytes = 8 * 1024 * 1024;
+  int max_connections = 4096;                        // one thread each while it lasts
+  std::chrono::milliseconds request_timeout{0};      // of a generation; 0 = none
+  std::chrono::milliseconds ping_interval{15'000};   // between comments on a silent stream; 0 = none
+  std::chrono::milliseconds stall_timeout{120'000};  // a running step older than this: /livez fails
+  std::vector<std::string> api_keys;                 // none: everyone may
+};
+
+// All member functions from any thread.
+class HttpServer {
+ public:
+  // Listens at once: /livez answers, everything that needs a model says 503 until attach(). The error says what is
+  // wrong with host or port.
+  static Result<std::unique_ptr<HttpServer>> start(HttpOptions options);
+  virtual ~HttpServer() = default;  // as stop()
+
+  virtual int port() const = 0;  // the real one
+  // Requests are served from now on. `engine` outlives the server.
+  virtual void attach(std::shared_ptr<const ServedModel> model, Engine& engine) = 0;
+  // New requests get 503, /readyz fails; running ones go on. Returns at once.
+  virtual void begin_drain() = 0;
+  // Waits until nothing runs, at most `limit`. True if so.
+  virtual bool wait_idle(std::chrono::milliseconds limit) = 0;
+  // Ends what still runs with an error, closes all connections and stops listening. Blocks until the threads are done.
+  virtual void stop() = 0;
+};
+
+}  // namespace multiverse

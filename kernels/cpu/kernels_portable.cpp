@@ -1,0 +1,11 @@
+// The vector type comes first.
+// clang-format off
+#include "vec_portable.h"
+#include "attention_impl.h"
+#include "elementwise_impl.h"
+#include "linear_impl.h"
+// clang-format on
+
+namespace multiverse::kernels {
+const KernelTable kPortableKernels = {linear_panel, attention_block, rms_norm_row, softmax_sum_row};
+}  // namespace multiverse::kernels

@@ -1,0 +1,217 @@
+// `multiverse inspect`: the tree of a structured text.
+#include <algorithm>
+#include <cstdio>
+#include <fstream>
+#include <iostream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "multiverse/dialect/structure.h"
+#include "multiverse/exec/step.h"
+
+#include "commands/commands.h"
+#include "commands/places.h"
+
+namespace multiverse {
+namespace {
+
+constexpr const char* kHelp = R"(Usage: multiverse inspect [--json] [--tokenizer DIR] FILE|-
+
+Shows the tree of a structured text: blocks, widths, depths, tokens, critical path, and what breaks the grammar and
+where. FILE (- is standard input) is a text, or JSON lines with a field "completion".
+
+  --json           one JSON object a line instead of the drawing
+  --tokenizer DIR  folder with tokenizer.json (default: the model that ships)
+)";
+
+struct Options {
+  bool json = false;
+  std::string tokenizer_dir = shipped_model_dir();
+  std::string file;
+};
+
+struct NamedText {
+  std::string name;
+  std::string text;
+};
+
+Result<Options> parse(std::span<const std::string_view> args) {
+  Options options;
+  for (std::size_t i = 0; i < args.size(); ++i) {
+    if (args[i] == "--json") {
+      options.json = true;
+    } else if (args[i] == "--tokenizer") {
+      if (++i == args.size()) return invalid_argument("--tokenizer needs a folder");
+      options.tokenizer_dir = args[i];
+    } else if (args[i].size() > 1 && args[i].front() == '-') {
+      return invalid_argument(concat("unknown option ", args[i], "; see multiverse inspect --help"));
+    } else if (!options.file.empty()) {
+      return invalid_argument(concat("one file at a time, got ", options.file, " and ", args[i]));
+    } else {
+      options.file = args[i];
+    }
+  }
+  if (options.file.empty()) return invalid_argument("which file? (- is standard input); see multiverse inspect --help");
+  return options;
+}
+
+Result<std::string> read_all(const std::string& file) {
+  std::ostringstream content;
+  if (file == "-") {
+    content << std::cin.rdbuf();
+  } else {
+    std::ifstream in(file, std::ios::binary);
+    if (!in) return invalid_argument("cannot read " + file);
+    content << in.rdbuf();
+  }
+  return content.str();
+}
+
+// JSON lines where the first line is an object, else one text.
+Result<std::vector<NamedText>> split_texts(const Options& options, const std::string& content) {
+  std::vector<NamedText> texts;
+  std::istringstream lines(content);
+  std::size_t number = 0;
+  for (std::string line; std::getline(lines, line);) {
+    ++number;
+    if (line.empty()) continue;
+    const auto json = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+    if (texts.empty() && !json.is_object()) return std::vector<NamedText>{{options.file, content}};
+    if (!json.is_object() || !json.contains("completion") || !json["completion"].is_string()) {
+      return invalid_argument(concat(options.file, ":", number, " is not a JSON object with a string \"completion\""));
+    }
+    std::string name = concat(options.file, ":", number);
+    if (json.contains("id") && json["id"].is_string()) name = json["id"];
+    texts.push_back({std::move(name), json["completion"]});
+  }
+  return texts;
+}
+
+std::string excerpt(const Tokenizer& tokenizer, const std::vector<TokenId>& tokens, std::int32_t begin,
+                    std::int32_t end) {
+  constexpr std::int32_t kMostTokens = 16;
+  const auto from = tokens.begin() + begin;
+  const bool shortened = end - begin > kMostTokens;
+  std::string text = tokenizer.decode(std::vector<TokenId>(from, from + std::min(end - begin, kMostTokens)));
+  for (char& c : text) {
+    if (static_cast<unsigned char>(c) < 0x20) c = ' ';
+  }
+  return shortened ? text + "…" : text;
+}
+
+// Line and column (of bytes, from 1) at which a token begins.
+std::string place_of(const Tokenizer& tokenizer, const std::vector<TokenId>& tokens, std::int32_t token) {
+  std::size_t line = 1, column = 1;
+  for (std::int32_t i = 0; i < token; ++i) {
+    for (const char c : tokenizer.token_bytes(tokens[static_cast<std::size_t>(i)])) {
+      column = c == '\n' ? 1 : column + 1;
+      line += c == '\n' ? 1 : 0;
+    }
+  }
+  return concat("line ", line, ", column ", column);
+}
+
+void draw(const Tokenizer& tokenizer, const NamedText& named, const std::vector<TokenId>& tokens,
+          const Structure& structure) {
+  const TreeStatistics& counted = structure.statistics;
+  const double ratio = counted.critical_path_tokens > 0
+                           ? static_cast<double>(tokens.size()) / static_cast<double>(counted.critical_path_tokens)
+                           : 1.0;
+  std::printf("%s: %zu tokens, critical path %lld (%.2f tokens a step of it), %lld steps\n", named.name.c_str(),
+              tokens.size(), static_cast<long long>(counted.critical_path_tokens), ratio,
+              static_cast<long long>(counted.steps));
+  std::printf("  %lld blocks fork into %lld paths; at most %lld wide, %lld deep\n",
+              static_cast<long long>(counted.blocks), static_cast<long long>(counted.paths),
+              static_cast<long long>(counted.max_width), static_cast<long long>(counted.max_depth));
+  for (const TextPath& path : structure.paths) {
+    const auto depth = static_cast<int>(path.address.size() / 2);
+    const bool first = path.address.back() == 1;
+    std::printf("  %*s%s %-8s %5d tokens%s  %s\n", (depth - 1) * 4, "", first ? "┌" : "│",
+                to_string(path.address).c_str(), path.own_tokens, path.ended ? "" : " (never closed)",
+                excerpt(tokenizer, tokens, path.begin + 2, path.end).c_str());
+  }
+  for (const std::int32_t token : structure.malformed) {
+    std::printf("  malformed: %s at token %d, %s\n",
+                std::string(tokenizer.token_bytes(tokens[static_cast<std::size_t>(token)])).c_str(), token,
+                place_of(tokenizer, tokens, token).c_str());
+  }
+}
+
+nlohmann::ordered_json describe(const Tokenizer& tokenizer, const NamedText& named, const std::vector<TokenId>& tokens,
+                                const Structure& structure) {
+  const TreeStatistics& counted = structure.statistics;
+  nlohmann::ordered_json out = {{"id", named.name},
+                                {"tokens", tokens.size()},
+                                {"critical_path_tokens", counted.critical_path_tokens},
+                                {"steps", counted.steps},
+                                {"blocks", counted.blocks},
+                                {"paths", counted.paths},
+                                {"max_width", counted.max_width},
+                                {"max_depth", counted.max_depth},
+                                {"malformed", counted.malformed}};
+  out["tree"] = nlohmann::ordered_json::array();
+  for (const TextPath& path : structure.paths) {
+    out["tree"].push_back({{"id", to_string(path.address)},
+                           {"label", path.label},
+                           {"begin", path.begin},
+                           {"end", path.end},
+                           {"tokens", path.own_tokens},
+                           {"ended", path.ended}});
+  }
+  out["malformed_at"] = nlohmann::ordered_json::array();
+  for (const std::int32_t token : structure.malformed) {
+    out["malformed_at"].push_back({{"token", token},
+                                   {"text", tokenizer.token_bytes(tokens[static_cast<std::size_t>(token)])},
+                                   {"place", place_of(tokenizer, tokens, token)}});
+  }
+  return out;
+}
+
+Status inspect(const Options& options) {
+  Result<std::shared_ptr<const Tokenizer>> loaded = Tokenizer::load(options.tokenizer_dir);
+  if (!loaded.ok()) return loaded.error();
+  const Tokenizer& tokenizer = *loaded.value();
+  Result<std::optional<Dialect>> dialect = load_dialect("auto", tokenizer);
+  if (!dialect.ok()) return dialect.error();
+  if (!dialect.value()) {
+    return invalid_argument("the tokenizer in " + options.tokenizer_dir + " has no dialect's control tokens");
+  }
+  Result<std::string> content = read_all(options.file);
+  if (!content.ok()) return content.error();
+  Result<std::vector<NamedText>> texts = split_texts(options, content.value());
+  if (!texts.ok()) return texts.error();
+  for (const NamedText& named : texts.value()) {
+    const std::vector<TokenId> tokens = tokenizer.encode(named.text, Trust::kAll);
+    const Structure structure = read_structure(tokens, *dialect.value(), StructureLimits{});
+    if (options.json) {
+      std::puts(describe(tokenizer, named, tokens, structure)
+                    .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace)
+                    .c_str());
+    } else {
+      draw(tokenizer, named, tokens, structure);
+    }
+  }
+  return ok_status();
+}
+
+}  // namespace
+
+int inspect_command(std::span<const std::string_view> args) {
+  if (!args.empty() && (args[0] == "--help" || args[0] == "-h")) {
+    std::fputs(kHelp, stdout);
+    return 0;
+  }
+  Result<Options> options = parse(args);
+  if (!options.ok()) {
+    std::fprintf(stderr, "multiverse inspect: %s\n", options.error().message.c_str());
+    return 2;
+  }
+  const Status done = inspect(options.value());
+  if (done.ok()) return 0;
+  std::fprintf(stderr, "multiverse inspect: %s\n", done.error().message.c_str());
+  return 1;
+}
+
+}  // namespace multiverse

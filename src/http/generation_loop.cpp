@@ -1,0 +1,124 @@
+#include "http/generation_loop.h"
+
+#include "multiverse/api/error_body.h"
+
+namespace multiverse {
+namespace {
+
+using std::chrono::steady_clock;
+
+// How long a client may be gone unnoticed.
+constexpr std::chrono::milliseconds kLookInterval{40};
+// After a probe the answer of a peer that has closed takes one round trip.
+constexpr std::chrono::milliseconds kProbeInterval{5};
+constexpr int kProbeLooks = 8;
+
+}  // namespace
+
+void GenerationLoop::run(bool stream) {
+  last_write_ = steady_clock::now();
+  if (stream && !send_events()) {
+    lose_client();
+  } else {
+    while (pump(stream)) {
+    }
+  }
+  ticket_.metrics().request_duration.observe(exchange_.age().count());
+  exchange_.prompt_tokens = generation_.prompt_tokens();
+  exchange_.completion_tokens = generation_.completion_tokens();
+}
+
+// One wait and what follows from it; false at the end.
+bool GenerationLoop::pump(bool stream) {
+  const bool more = generation_.wait(looks_left_ > 0 ? kProbeInterval : kLookInterval);
+  if (looks_left_ > 0) --looks_left_;
+  observe_tokens();
+  if (!client_is_there(stream)) {
+    lose_client();
+    return false;
+  }
+  if (more && options_.aborting->load()) {
+    generation_.fail({ErrorCode::kUnavailable, "the server is shutting down", "", "draining"});
+    ticket_.abort(AbortCause::kDrain);
+    finish(stream);
+    return false;
+  }
+  if (!more) {
+    count_end();
+    finish(stream);
+    return false;
+  }
+  if (stream && !send_events()) {
+    lose_client();
+    return false;
+  }
+  return true;
+}
+
+void GenerationLoop::lose_client() {
+  generation_.cancel();
+  exchange_.abandon();
+  ticket_.abort(exchange_.slow_reader() ? AbortCause::kSlowReader : AbortCause::kDisconnect);
+}
+
+void GenerationLoop::count_end() {
+  if (!generation_.error()) {
+    ticket_.finish(generation_.finish_reason());
+  } else if (generation_.error()->code == ErrorCode::kDeadline) {
+    ticket_.abort(AbortCause::kDeadline);
+  } else {
+    ticket_.finish("error");
+  }
+}
+
+// A client that sends no more may still be reading. Only an answer to something that we write tells: one that has
+// closed resets the connection, which the next look sees.
+bool GenerationLoop::client_is_there(bool stream) {
+  switch (exchange_.peer()) {
+    case Connection::Peer::kOpen:
+      return true;
+    case Connection::Peer::kGone:
+      return false;
+    case Connection::Peer::kHalfClosed:
+      break;
+  }
+  if (probed_) return true;
+  probed_ = true;
+  looks_left_ = kProbeLooks;
+  return stream ? exchange_.chunk(": ping\n\n") : exchange_.probe();
+}
+
+bool GenerationLoop::send_events() {
+  std::string events = generation_.take_events();
+  const auto now = steady_clock::now();
+  const bool silent = options_.ping_interval.count() > 0 && now - last_write_ >= options_.ping_interval;
+  if (events.empty() && silent) events = ": ping\n\n";
+  if (events.empty()) return true;
+  last_write_ = now;
+  return exchange_.chunk(events);
+}
+
+void GenerationLoop::finish(bool stream) {
+  if (stream) {
+    if (generation_.error()) exchange_.close_after();
+    if (send_events()) exchange_.end_stream();
+    return;
+  }
+  if (!generation_.error()) return exchange_.send(200, generation_.body());
+  exchange_.send_error(*generation_.error());
+}
+
+void GenerationLoop::observe_tokens() {
+  const std::int64_t tokens = generation_.completion_tokens();
+  if (tokens == seen_tokens_) return;
+  const auto now = steady_clock::now();
+  if (seen_tokens_ == 0) {
+    ticket_.metrics().time_to_first_token.observe(exchange_.age().count());
+  } else {
+    ticket_.metrics().inter_token_latency.observe(std::chrono::duration<double>(now - last_tokens_).count());
+  }
+  seen_tokens_ = tokens;
+  last_tokens_ = now;
+}
+
+}  // namespace multiverse

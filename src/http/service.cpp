@@ -1,0 +1,322 @@
+#include "http/service.h"
+
+#include <array>
+#include <ctime>
+#include <exception>
+
+#include "multiverse/api/endpoints.h"
+#include "multiverse/api/error_body.h"
+#include "multiverse/base/log.h"
+
+#include "http/auth.h"
+#include "http/generation_loop.h"
+
+namespace multiverse {
+
+struct Service::Route {
+  std::string_view method;
+  std::string_view path;  // ends in "/{id}": any one segment
+  bool is_public;         // needs no key
+  void (Service::*handler)(Exchange&, const std::string& body);
+
+  static const std::array<Route, 12>& table();
+  bool matches(std::string_view given) const;
+};
+
+const std::array<Service::Route, 12>& Service::Route::table() {
+  static const std::array<Route, 12> kRoutes{{
+      {"GET", "/livez", true, &Service::live},
+      {"GET", "/readyz", true, &Service::ready},
+      {"GET", "/health", true, &Service::ready},
+      {"GET", "/version", false, &Service::version},
+      {"GET", "/metrics", false, &Service::metrics_page},
+      {"GET", "/v1/models", false, &Service::models},
+      {"GET", "/v1/models/{id}", false, &Service::one_model},
+      {"POST", "/tokenize", false, &Service::tokenize},
+      {"POST", "/detokenize", false, &Service::detokenize},
+      {"POST", "/v1/chat/completions/render", false, &Service::render},
+      {"POST", "/v1/chat/completions", false, &Service::chat},
+      {"POST", "/v1/completions", false, &Service::completions},
+  }};
+  return kRoutes;
+}
+
+namespace {
+
+constexpr std::string_view kParameter = "{id}";
+
+bool is_json(std::string_view content_type) {
+  static constexpr std::string_view kJson = "application/json";
+  if (content_type.empty()) return true;
+  if (content_type.size() < kJson.size()) return false;
+  for (std::size_t i = 0; i < kJson.size(); ++i) {
+    const char c = content_type[i];
+    if ((c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c) != kJson[i]) return false;
+  }
+  const std::string_view rest = content_type.substr(kJson.size());
+  return rest.empty() || rest[0] == ';' || rest[0] == ' ';
+}
+
+// %2F and the like. Malformed escapes stay as they are, and then name nothing.
+std::string percent_decoded(std::string_view text) {
+  const auto digit = [](char c) {
+    if (c >= '0' && c <= '9') return c - '0';
+    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+  };
+  std::string out;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const bool escape = text[i] == '%' && i + 2 < text.size() && digit(text[i + 1]) >= 0 && digit(text[i + 2]) >= 0;
+    out += escape ? static_cast<char>(digit(text[i + 1]) * 16 + digit(text[i + 2])) : text[i];
+    if (escape) i += 2;
+  }
+  return out;
+}
+
+// Names of unknown fields are the client's: only what can't break a header is repeated.
+std::string header_list(const std::vector<std::string>& names) {
+  static constexpr std::size_t kMaxNames = 32, kMaxNameBytes = 64;
+  std::string list;
+  for (std::size_t i = 0; i < names.size() && i < kMaxNames; ++i) {
+    if (i > 0) list += ", ";
+    for (const char c : names[i].substr(0, kMaxNameBytes)) {
+      const bool plain = c > 0x20 && c < 0x7f && c != ',' && c != '"';
+      list += plain ? c : '?';
+    }
+  }
+  return list;
+}
+
+}  // namespace
+
+bool Service::Route::matches(std::string_view given) const {
+  if (path.size() < kParameter.size() || path.substr(path.size() - kParameter.size()) != kParameter) {
+    return given == path;
+  }
+  const std::string_view start = path.substr(0, path.size() - kParameter.size());
+  return given.size() > start.size() && given.substr(0, start.size()) == start &&
+         given.find('/', start.size()) == std::string_view::npos;
+}
+
+void Service::handle(Exchange& exchange) {
+  metrics_.requests_in_flight += 1;
+  guard(exchange, [&] { dispatch(exchange); });
+}
+
+void Service::guard(Exchange& exchange, const std::function<void()>& work) {
+  try {
+    work();
+  } catch (const std::exception& failure) {
+    log(LogLevel::kError, concat("request ", exchange.request_id(), " failed: ", failure.what()));
+    if (!exchange.answered()) {
+      exchange.send_error({ErrorCode::kInternal, "the server failed to answer this request", "", ""});
+    }
+    exchange.close_after();
+  }
+}
+
+void Service::conclude(Exchange& exchange) {
+  metrics_.requests_in_flight -= 1;
+  metrics_.count_request(exchange.route, exchange.head().method, exchange.status());
+  const auto milliseconds = static_cast<std::int64_t>(exchange.age().count() * 1000.0);
+  // Probes come many times a second.
+  const bool probe = exchange.route == "/metrics" || exchange.route == "/livez" || exchange.route == "/readyz" ||
+                     exchange.route == "/health";
+  log(probe ? LogLevel::kDebug : LogLevel::kInfo,
+      concat(exchange.head().method.substr(0, 16), " ", exchange.route, " ", exchange.status(), " ", milliseconds,
+             "ms prompt_tokens=", exchange.prompt_tokens, " completion_tokens=", exchange.completion_tokens,
+             " id=", exchange.request_id()));
+}
+
+void Service::dispatch(Exchange& exchange) {
+  const RequestHead& head = exchange.head();
+  const Route* found = nullptr;
+  std::string allowed;
+  const std::string_view method = head.method == "HEAD" ? std::string_view("GET") : std::string_view(head.method);
+  for (const Route& route : Route::table()) {
+    if (!route.matches(head.path)) continue;
+    exchange.route = route.path;
+    if (route.method == method) found = &route;
+    allowed = route.method == "GET" ? "GET, HEAD" : std::string(route.method);
+  }
+  const bool is_public = found != nullptr && found->is_public;
+  if (!is_public && !is_authorized(head, options_.api_keys)) {
+    return exchange.send_error({ErrorCode::kUnauthenticated,
+                                "a valid API key is wanted, as 'Authorization: Bearer KEY'", "", "invalid_api_key"});
+  }
+  if (found == nullptr && allowed.empty()) {
+    return exchange.send_error({ErrorCode::kNotFound, "there is no such route", "", "route_not_found"});
+  }
+  if (found == nullptr) {
+    exchange.add_field("Allow", allowed);
+    return exchange.send_error(405, invalid_argument(concat("this route takes ", allowed, " only")));
+  }
+  if (found->method == "POST" && !is_json(head.field("content-type"))) {
+    return exchange.send_error(415, invalid_argument("the Content-Type must be application/json"));
+  }
+  std::string body;
+  if (found->method == "POST") {
+    auto read = exchange.read_body(options_.max_body_bytes);
+    if (const auto* refusal = std::get_if<Refusal>(&read)) {
+      exchange.close_after();
+      return exchange.send_error(refusal->status, refusal->error);
+    }
+    body = std::move(std::get<std::string>(read));
+  }
+  (this->*found->handler)(exchange, body);
+}
+
+void Service::attach(std::shared_ptr<const ServedModel> model, Engine& engine) {
+  const std::lock_guard lock(mutex_);
+  backend_ = {std::move(model), &engine};
+}
+
+Service::Backend Service::backend() const {
+  const std::lock_guard lock(mutex_);
+  return backend_;
+}
+
+bool Service::check_ready(Exchange& exchange, const Backend& backend) {
+  if (backend.engine != nullptr && !draining_) return true;
+  if (draining_) exchange.close_after();
+  exchange.send_error(
+      {ErrorCode::kUnavailable,
+       draining_ ? "the server is shutting down; try another replica" : "the model is still being loaded", "",
+       draining_ ? "draining" : "not_ready"});
+  return false;
+}
+
+bool Service::wait_idle(std::chrono::milliseconds limit) {
+  std::unique_lock lock(mutex_);
+  return idle_.wait_for(lock, limit, [this] { return running_ == 0; });
+}
+
+void Service::send_result(Exchange& exchange, const Result<std::string>& body) {
+  if (body.ok()) {
+    exchange.send(200, body.value());
+  } else {
+    exchange.send_error(body.error());
+  }
+}
+
+void Service::live(Exchange& exchange, const std::string& /*body*/) {
+  const Backend serving = backend();
+  if (serving.engine != nullptr) {
+    const EngineStats stats = serving.engine->stats();
+    const double limit = std::chrono::duration<double>(options_.stall_timeout).count();
+    if (stats.requests_running > 0 && stats.last_step_age_seconds > limit) {
+      return exchange.send_error({ErrorCode::kUnavailable, "the engine has made no step for too long", "", "stalled"});
+    }
+  }
+  exchange.send(200, status_body("alive"));
+}
+
+void Service::ready(Exchange& exchange, const std::string& /*body*/) {
+  if (check_ready(exchange, backend())) exchange.send(200, status_body("ready"));
+}
+
+void Service::version(Exchange& exchange, const std::string& /*body*/) {
+  exchange.send(200, version_body(options_.version));
+}
+
+void Service::metrics_page(Exchange& exchange, const std::string& /*body*/) {
+  const Backend serving = backend();
+  const std::string name = serving.model ? serving.model->names.front() : "";
+  exchange.send(200, metrics_.text(name, options_.version, serving.engine), "text/plain; version=0.0.4; charset=utf-8");
+}
+
+void Service::models(Exchange& exchange, const std::string& /*body*/) {
+  const Backend serving = backend();
+  if (check_ready(exchange, serving)) exchange.send(200, models_body(*serving.model));
+}
+
+void Service::one_model(Exchange& exchange, const std::string& /*body*/) {
+  const Backend serving = backend();
+  if (!check_ready(exchange, serving)) return;
+  const std::string_view path = exchange.head().path;
+  send_result(exchange, model_body(*serving.model, percent_decoded(path.substr(path.rfind('/') + 1))));
+}
+
+void Service::tokenize(Exchange& exchange, const std::string& body) {
+  const Backend serving = backend();
+  if (check_ready(exchange, serving)) send_result(exchange, tokenize_body(body, *serving.model));
+}
+
+void Service::detokenize(Exchange& exchange, const std::string& body) {
+  const Backend serving = backend();
+  if (check_ready(exchange, serving)) send_result(exchange, detokenize_body(body, *serving.model));
+}
+
+void Service::render(Exchange& exchange, const std::string& body) {
+  const Backend serving = backend();
+  if (check_ready(exchange, serving)) send_result(exchange, render_body(body, *serving.model));
+}
+
+void Service::chat(Exchange& exchange, const std::string& body) {
+  generate(exchange, body, parse_chat_request);
+}
+
+void Service::completions(Exchange& exchange, const std::string& body) {
+  generate(exchange, body, parse_completion_request);
+}
+
+// A generation request, from its arrival until its answer is written. wait_idle() waits for it.
+class Service::Underway {
+ public:
+  explicit Underway(Service& service) : place_(service), ticket(service.metrics_) {}
+
+ private:
+  struct Place {
+    explicit Place(Service& of) : service(of) {
+      const std::lock_guard lock(service.mutex_);
+      ++service.running_;
+    }
+    ~Place() {
+      const std::lock_guard lock(service.mutex_);
+      if (--service.running_ == 0) service.idle_.notify_all();
+    }
+    Service& service;
+  };
+  const Place place_;  // given back last
+
+ public:
+  GenerationTicket ticket;
+  std::unique_ptr<Generation> generation;
+};
+
+void Service::generate(Exchange& exchange, const std::string& body, Parser parse) {
+  // Counted before the look at draining_, so that a drain either sees this request or is seen by it.
+  const auto underway = std::make_shared<Underway>(*this);
+  exchange.hold(underway);
+  admit(exchange, *underway, [&](const ServedModel& model) { return parse(body, model); });
+}
+
+// Everything that may refuse the request comes before the first byte of its answer.
+void Service::admit(Exchange& exchange, Underway& underway,
+                    const std::function<Result<Job>(const ServedModel&)>& parse) {
+  const Backend serving = backend();
+  if (!check_ready(exchange, serving)) return underway.ticket.reject(exchange.status());
+  Result<Job> parsed = parse(*serving.model);
+  if (!parsed.ok()) return reject(exchange, underway.ticket, parsed.error());
+  Job job = std::move(parsed).value();
+  if (!job.ignored_params.empty()) exchange.add_field("X-Ignored-Params", header_list(job.ignored_params));
+  if (options_.request_timeout.count() > 0) {
+    for (GenerateRequest& request : job.requests) request.deadline = options_.request_timeout;
+  }
+  const bool stream = job.stream;
+  auto generation = Generation::start(std::move(job), serving.model, *serving.engine, std::time(nullptr));
+  if (!generation.ok()) return reject(exchange, underway.ticket, generation.error());
+  underway.generation = std::move(generation).value();
+  const auto run = [this, &exchange, &underway, stream] {
+    GenerationLoop(exchange, *underway.generation, underway.ticket, {options_.ping_interval, &aborting_}).run(stream);
+  };
+  if (!stream) return run();
+  exchange.send_stream([this, &exchange, run] { guard(exchange, run); });
+}
+
+void Service::reject(Exchange& exchange, GenerationTicket& ticket, const Error& error) {
+  ticket.reject(http_status(error.code));
+  exchange.send_error(error);
+}
+
+}  // namespace multiverse

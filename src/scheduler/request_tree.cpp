@@ -1,0 +1,630 @@
+#include "multiverse/scheduler/request_tree.h"
+
+#include <algorithm>
+
+#include "multiverse/base/check.h"
+
+namespace multiverse {
+namespace {
+
+// A branch's share of the random key: any fixed mixing will do, as long as every executor is given the same.
+std::uint64_t branch_key(std::int32_t sample, const BranchAddress& address) {
+  std::uint64_t key = 0x9E3779B97F4A7C15ULL;
+  const auto add = [&key](std::uint64_t word) {
+    key ^= word + 0x9E3779B97F4A7C15ULL;
+    key = (key ^ (key >> 30)) * 0xBF58476D1CE4E5B9ULL;
+    key = (key ^ (key >> 27)) * 0x94D049BB133111EBULL;
+    key ^= key >> 31;
+  };
+  add(static_cast<std::uint64_t>(sample));
+  for (const std::int32_t part : address) add(static_cast<std::uint64_t>(part));
+  return key;
+}
+
+bool is_prefix(const BranchAddress& prefix, const BranchAddress& of) {
+  return prefix.size() <= of.size() && std::equal(prefix.begin(), prefix.end(), of.begin());
+}
+
+}  // namespace
+
+PageKey Segment::end_key() const {
+  PageKey key = chain_key;
+  for (std::int32_t begin = chained_pages * kPageTokens; begin < size(); begin += kPageTokens) {
+    const auto count = static_cast<std::size_t>(std::min(kPageTokens, size() - begin));
+    key = extend_key(key, std::span(tokens).subspan(static_cast<std::size_t>(begin), count), first_position + begin);
+  }
+  return key;
+}
+
+// ── Setting up ──
+
+RequestTree::RequestTree(RequestId id, GenerateRequest request, const Dialect* dialect, TreeOptions options)
+    : id_(id),
+      request_(std::move(request)),
+      dialect_(request_.mode == Mode::kOff ? nullptr : dialect),
+      options_(std::move(options)) {
+  CHECK(!request_.prompt.empty() && request_.n > 0, "request ", id_, " without a prompt or a sample");
+  Structure structure = dialect_ == nullptr ? plain_structure(prompt_size())
+                                            : read_structure(request_.prompt, *dialect_, request_.limits);
+  prompt_forced_ = structure.forced;
+  const OpenBranch& innermost = structure.open.back();
+  const TextSegment& last = structure.segments.back();
+  // The branch that goes on writes from a page's start: its samples write their own copies of the prompt's last partial
+  // page, at least one token of it, whose row is what they draw from.
+  std::int32_t tail_begin = last.end;
+  if (!structure.path_ended && !innermost.grammar.awaits_join()) {
+    tail_begin = last.begin + (last.end - last.begin - 1) / kPageTokens * kPageTokens;
+  }
+  lay_prompt(structure, tail_begin);
+  unfinished_samples_ = request_.n;
+  samples.resize(static_cast<std::size_t>(request_.n));
+  for (std::int32_t sample = 0; sample < request_.n; ++sample) open_sample(sample, structure, tail_begin);
+}
+
+void RequestTree::lay_prompt(const Structure& structure, std::int32_t tail_begin) {
+  const std::span<const TokenId> prompt = request_.prompt;
+  SegmentId previous = -1;
+  for (const TextSegment& text : structure.segments) {
+    const std::int32_t end = std::min(text.end, tail_begin);
+    Segment& segment = segments.emplace_back();
+    const auto id = static_cast<SegmentId>(segments.size()) - 1;
+    const auto run = prompt.subspan(static_cast<std::size_t>(text.begin), static_cast<std::size_t>(end - text.begin));
+    segment.tokens.assign(run.begin(), run.end());
+    segment.first_position = text.first_position;
+    segment.context = text.context;
+    segment.prompt_tokens = segment.size();
+    segment.text_begin = text.begin;
+    segment.frozen = true;
+    segment.start_key = segment.chain_key = key_of(text.lineage);
+    num_tokens_ += segment.size();
+    if (segment.size() == 0) continue;  // all of it is in the samples' tails
+    ++incomplete_frozen;
+    (previous < 0 ? first_segment_ : segments[static_cast<std::size_t>(previous)].next_in_text) = id;
+    previous = id;
+  }
+}
+
+void RequestTree::open_sample(std::int32_t sample, const Structure& structure, std::int32_t tail_begin) {
+  open_branches(sample, structure);
+  Sample& state = samples[static_cast<std::size_t>(sample)];
+  const auto innermost = static_cast<BranchId>(structure.open.size()) - 1;
+  // Text order: what the innermost branch goes on with, then the paths still to come, level by level outwards.
+  std::vector<std::vector<BranchId>> remaining;
+  const auto announce = [&](BranchId branch) {
+    const Place at{sample, branch};
+    remaining.emplace_back();
+    if (branch_at(at).grammar.awaits_join()) remaining.back() = add_children(at);
+    std::vector<BranchId> children = remaining.back();
+    if (branch < innermost) children.insert(children.begin(), branch + 1);
+    if (!children.empty()) emit_fork(at, children);
+  };
+  for (BranchId branch = 0; branch < innermost; ++branch) announce(branch);
+  const Place last{sample, innermost};
+  ++state.running;
+  branch_at(last).state = Branch::State::kRunning;
+  write_tail(last, structure, tail_begin);
+  if (state.finished) return;
+  announce(innermost);
+  SegmentId after = state.first_segment < 0    ? -1
+                    : branch_at(last).own >= 0 ? branch_at(last).own
+                                               : branch_at(last).lineage.previous;
+  for (BranchId branch = innermost; branch >= 0; --branch) {
+    if (!write_headers(sample, remaining[static_cast<std::size_t>(branch)], after)) return;
+  }
+  if (structure.path_ended) {
+    end_path(last, branch_at(last).chain.position - 1 - static_cast<std::int32_t>(structure.owed.size()));
+  } else if (branch_at(last).grammar.awaits_join()) {
+    --state.running;
+    branch_at(last).state = Branch::State::kForked;
+    if (branch_at(last).open_forks.back().unfinished == 0) join(last);
+  } else {
+    check_limits(last);
+  }
+}
+
+// The text's open branches, as branches of the sample; all but the innermost wait for the next.
+void RequestTree::open_branches(std::int32_t sample, const Structure& structure) {
+  Sample& state = samples[static_cast<std::size_t>(sample)];
+  for (const OpenBranch& open : structure.open) {
+    const auto id = static_cast<BranchId>(state.branches.size());
+    Branch& branch = state.branches.emplace_back();
+    branch.parent = id - 1;
+    branch.state = Branch::State::kForked;
+    branch.address = open.address;
+    branch.label = open.label;
+    branch.random_key = branch_key(sample, branch.address);
+    branch.grammar = open.grammar;
+    branch.context = open.context;
+    branch.lineage = open.lineage;
+    branch.chain = {open.chain.position, 0, 0};
+    branch.num_tokens = open.num_tokens;
+    branch.forks = open.forks;
+    for (const OpenFork& fork : open.open_forks) {
+      branch.open_forks.push_back({fork, {}, 0});
+      branch.open_forks.back().state.path_chain = {fork.fork_position + 1, 0, 0};
+      branch.open_forks.back().state.join_token_depth = 0;
+    }
+    if (id > 0) {
+      Fork& fork = state.branches[static_cast<std::size_t>(id) - 1].open_forks.back();
+      fork.children.push_back(id);
+      ++fork.unfinished;
+    }
+  }
+}
+
+// The sample's own copy of the prompt's tail, and what the engine still owes to it.
+void RequestTree::write_tail(const Place& at, const Structure& structure, std::int32_t tail_begin) {
+  Branch& branch = branch_at(at);
+  const TextSegment& last = structure.segments.back();
+  const bool has_tail = tail_begin < last.end;
+  if (!has_tail && structure.owed.empty()) return;
+  if (has_tail) {
+    const auto id = static_cast<SegmentId>(structure.segments.size()) - 1;
+    const bool all = tail_begin == last.begin;
+    branch.context = last.context;
+    if (!all) branch.context.push_back(id);
+    branch.lineage = all ? last.lineage : Lineage{id, false, {}};
+    branch.chain.position -= last.end - tail_begin;
+  }
+  Segment& own = segment(begin_segment(at, -1));
+  const auto tail = std::span<const TokenId>(request_.prompt).subspan(static_cast<std::size_t>(tail_begin));
+  if (has_tail) {
+    own.tokens.assign(tail.begin(), tail.end());
+    own.prompt_tokens = own.size();
+    if (at.sample == 0) own.text_begin = tail_begin;
+    branch.chain.position += own.size();
+    num_tokens_ += own.size();
+  }
+  if (!append_forced(at, structure.owed)) return;
+  if (!branch_at(at).grammar.awaits_join()) return;
+  // The separator after the fork token, which all paths see.
+  freeze(at);
+  branch.open_forks.back().state.path_chain.token_depth = branch.chain.token_depth;
+}
+
+PageKey RequestTree::key_of(const Lineage& lineage) const {
+  if (lineage.previous < 0) return root_key(request_.cache_salt, options_.weights_version);
+  const PageKey before = segment(lineage.previous).end_key();
+  if (lineage.begins_path) return fork_key(before);
+  if (lineage.joined.empty()) return before;
+  std::vector<PageKey> paths;
+  for (const SegmentId path : lineage.joined) paths.push_back(segment(path).end_key());
+  return join_key(before, paths);
+}
+
+// ── Writing ──
+
+SegmentId RequestTree::begin_segment(const Place& at, SegmentId after) {
+  Branch& branch = branch_at(at);
+  const auto id = static_cast<SegmentId>(segments.size());
+  Segment& created = segments.emplace_back();
+  created.first_position = branch.chain.position;
+  created.context = branch.context;
+  created.sample = at.sample;
+  created.branch = at.branch;
+  created.deferred = branch.state == Branch::State::kWaiting;
+  created.start_key = created.chain_key = key_of(branch.lineage);
+  SegmentId& link = after < 0 ? sample_at(at).first_segment : segment(after).next_in_text;
+  created.next_in_text = link;
+  link = id;
+  branch.own = id;
+  return id;
+}
+
+void RequestTree::freeze(const Place& at) {
+  Branch& branch = branch_at(at);
+  const SegmentId id = branch.own;
+  Segment& own = segment(id);
+  own.frozen = true;
+  if (!own.complete()) ++incomplete_frozen;
+  branch.own = -1;
+  branch.context.push_back(id);
+  branch.lineage = {id, false, {}};
+  // What a parent writes between two paths is seen by the second (prompts only: while generating nothing stands there).
+  for (Fork& fork : branch.open_forks) fork.state.path_view.push_back(id);
+}
+
+bool RequestTree::append(const Place& at, TokenId token, const SampleResult* drawn) {
+  Sample& sample = sample_at(at);
+  Branch& branch = branch_at(at);
+  segment(branch.own).tokens.push_back(token);
+  ++num_tokens_;
+  ++branch.num_tokens;
+  ++branch.chain.position;
+  ++branch.chain.token_depth;
+  ++sample.generated;
+  sample.statistics.critical_path_tokens = std::max(sample.statistics.critical_path_tokens, branch.chain.token_depth);
+  TokenEvent event;
+  event.sample = at.sample;
+  event.branch = at.branch;
+  event.token = token;
+  event.forced = drawn == nullptr;
+  if (drawn != nullptr && request_.top_logprobs >= 0) {
+    event.logprob = drawn->logprob;
+    event.top = drawn->top;
+  }
+  events.emplace_back(std::move(event));
+  if ((request_.max_tokens > 0 && sample.generated >= request_.max_tokens) ||
+      num_tokens_ >= options_.max_request_tokens) {
+    finish_sample(at.sample, FinishReason::kLength);
+    return false;
+  }
+  return true;
+}
+
+bool RequestTree::append_forced(const Place& at, const std::vector<TokenId>& tokens) {
+  return std::all_of(tokens.begin(), tokens.end(), [&](TokenId token) { return append(at, token, nullptr); });
+}
+
+void RequestTree::commit(std::int32_t sample, BranchId branch, const SampleResult& drawn) {
+  const Place at{sample, branch};
+  Sample& state = sample_at(at);
+  if (state.finished || branch_at(at).state != Branch::State::kRunning) return;
+  state.drew_this_step = true;
+  const bool stop_token =
+      std::find(request_.stop_tokens.begin(), request_.stop_tokens.end(), drawn.token) != request_.stop_tokens.end();
+  if (!stop_token && !is_end_token(drawn.token)) {
+    if (append(at, drawn.token, &drawn)) advance(at, drawn.token);
+    return;
+  }
+  if (branch_at(at).depth() > 0) {
+    if (stop_token) {
+      cut(sample, branch);
+    } else {
+      close_path(at);
+    }
+    return;
+  }
+  TokenEvent event;
+  event.token = drawn.token;
+  event.sample = sample;
+  event.end_of_text = true;
+  if (request_.top_logprobs >= 0) {
+    event.logprob = drawn.logprob;
+    event.top = drawn.top;
+  }
+  events.emplace_back(std::move(event));
+  ++state.generated;
+  state.statistics.critical_path_tokens =
+      std::max(state.statistics.critical_path_tokens, branch_at(at).chain.token_depth + 1);
+  finish_sample(sample, FinishReason::kStop);
+}
+
+void RequestTree::end_step() {
+  for (Sample& sample : samples) {
+    if (sample.drew_this_step) ++sample.statistics.steps;
+    sample.drew_this_step = false;
+  }
+}
+
+// ── Structure ──
+
+ForkLimits RequestTree::fork_limits(const Sample& sample, const Branch& branch) const {
+  const StructureLimits& limits = request_.limits;
+  return {std::min(limits.max_paths, limits.max_total_paths - sample.total_paths),
+          static_cast<std::int32_t>(branch.depth()) < limits.max_depth};
+}
+
+void RequestTree::advance(const Place& at, TokenId token) {
+  if (dialect_ == nullptr) {
+    check_limits(at);
+    return;
+  }
+  Branch& branch = branch_at(at);
+  const std::int32_t position = branch.chain.position - 1;
+  const Grammar::Outcome outcome = branch.grammar.advance(*dialect_, token, fork_limits(sample_at(at), branch));
+  if (outcome.malformed) ++sample_at(at).statistics.malformed;
+  switch (outcome.effect) {
+    case Grammar::Effect::kFork:
+      fork(at);
+      return;
+    case Grammar::Effect::kEndPath:
+      if (append_forced(at, {dialect_->separator})) end_path(at, position);
+      return;
+    case Grammar::Effect::kNone:
+    case Grammar::Effect::kStartPath:
+    case Grammar::Effect::kConclude:
+      break;
+  }
+  // A block that closed without a conclusion takes its fork along; below it may be one that still waits for its paths.
+  while (!branch.open_forks.empty() && branch.open_forks.back().state.block_depth > branch.grammar.depth()) {
+    branch.open_forks.pop_back();
+  }
+  if (branch.grammar.awaits_join()) {
+    resume(at);
+  } else {
+    check_limits(at);
+  }
+}
+
+void RequestTree::fork(const Place& at) {
+  Branch& branch = branch_at(at);
+  OpenFork state;
+  state.block_depth = branch.grammar.depth();
+  state.number = ++branch.forks;
+  state.fork_position = state.last_position = branch.chain.position - 1;
+  state.labels = branch.grammar.labels();
+  std::size_t longest_header = 0;
+  for (const std::string& label : state.labels) {
+    longest_header = std::max(longest_header, dialect_->path_header(label).size());
+  }
+  const std::int64_t needed = branch.chain.position + static_cast<std::int64_t>(longest_header);
+  if (needed + room_to_close(branch.depth() + 1) > options_.max_model_len) {
+    // No path could be opened and closed before the context ends.
+    branch.grammar.refuse_fork();
+    if (branch.depth() > 0) {
+      close_path(at);
+    } else {
+      finish_sample(at.sample, FinishReason::kLength);
+    }
+    return;
+  }
+  if (!append_forced(at, {dialect_->separator})) return;
+  const SegmentId parent_segment = branch.own;
+  freeze(at);
+  state.path_view = branch.context;
+  state.path_chain = {state.fork_position + 1, branch.chain.token_depth, 0};
+  branch.open_forks.push_back({std::move(state), {}, 0});
+  ++sample_at(at).statistics.blocks;
+  branch.state = Branch::State::kForked;
+  --sample_at(at).running;
+  const std::vector<BranchId> children = add_children(at);
+  emit_fork(at, children);
+  SegmentId after = parent_segment;
+  write_headers(at.sample, children, after);
+}
+
+// The block below a closed one still waits for paths, or for its conclusion.
+void RequestTree::resume(const Place& at) {
+  SegmentId after = branch_at(at).own;
+  freeze(at);
+  branch_at(at).state = Branch::State::kForked;
+  --sample_at(at).running;
+  const std::vector<BranchId> children = add_children(at);
+  if (children.empty()) {
+    join(at);
+    return;
+  }
+  emit_fork(at, children);
+  write_headers(at.sample, children, after);
+}
+
+// Branches, still without text, for the paths of the innermost open fork that no text has begun.
+std::vector<BranchId> RequestTree::add_children(const Place& at) {
+  Sample& sample = sample_at(at);
+  std::vector<BranchId> children;
+  const std::size_t labels = branch_at(at).open_forks.back().state.labels.size();
+  for (auto number = static_cast<std::size_t>(branch_at(at).open_forks.back().state.started); number < labels;
+       ++number) {
+    const auto id = static_cast<BranchId>(sample.branches.size());
+    sample.branches.emplace_back();
+    Branch& parent = branch_at(at);  // the vector may have moved
+    Fork& fork = parent.open_forks.back();
+    Branch& child = sample.branches.back();
+    child.parent = at.branch;
+    child.address = parent.address;
+    child.address.push_back(fork.state.number);
+    child.address.push_back(++fork.state.started);
+    child.label = fork.state.labels[number];
+    child.random_key = branch_key(at.sample, child.address);
+    child.grammar = Grammar(/*is_path=*/true);
+    child.context = fork.state.path_view;
+    child.lineage = {parent.lineage.previous, true, {}};
+    child.chain = fork.state.path_chain;
+    fork.children.push_back(id);
+    ++fork.unfinished;
+    children.push_back(id);
+    ++sample.waiting;
+    ++sample.total_paths;
+    ++sample.statistics.paths;
+    sample.statistics.max_depth = std::max(sample.statistics.max_depth, static_cast<std::int64_t>(child.depth()));
+  }
+  sample.statistics.max_width = std::max(sample.statistics.max_width, static_cast<std::int64_t>(labels));
+  return children;
+}
+
+void RequestTree::emit_fork(const Place& at, const std::vector<BranchId>& children) {
+  ForkEvent event;
+  event.sample = at.sample;
+  event.parent = at.branch;
+  for (const BranchId id : children) {
+    const Branch& child = branch_at({at.sample, id});
+    event.children.push_back({id, child.address, child.label});
+  }
+  events.emplace_back(std::move(event));
+}
+
+// Each path's forced header, in text order after the segment `after`, which moves along.
+bool RequestTree::write_headers(std::int32_t sample, const std::vector<BranchId>& children, SegmentId& after) {
+  for (const BranchId id : children) {
+    const Place at{sample, id};
+    after = begin_segment(at, after);
+    if (!append_forced(at, dialect_->path_header(branch_at(at).label))) return false;
+  }
+  return true;
+}
+
+// The engine ends a path, as if it had drawn the tokens that do so: read back, they must mean the same.
+void RequestTree::close_path(const Place& at) {
+  const std::int32_t closers = branch_at(at).grammar.closers();
+  const std::int32_t position = branch_at(at).chain.position + closers - 1;
+  sample_at(at).statistics.malformed += closers - 1;
+  std::vector<TokenId> tokens(static_cast<std::size_t>(closers), dialect_->path_close);
+  tokens.push_back(dialect_->separator);
+  if (append_forced(at, tokens)) end_path(at, position);
+}
+
+void RequestTree::end_path(const Place& at, std::int32_t end_position) {
+  freeze(at);
+  end_branch(at);
+  const Place parent{at.sample, branch_at(at).parent};
+  Fork& fork = branch_at(parent).open_forks.back();
+  fork.state.last_position = std::max(fork.state.last_position, end_position);
+  fork.state.join_token_depth = std::max(fork.state.join_token_depth, branch_at(at).chain.token_depth);
+  if (--fork.unfinished == 0 && !branch_at(parent).cut) {
+    join(parent);
+  } else if (sample_at(at).cut && sample_at(at).running + sample_at(at).waiting == 0) {
+    finish_sample(at.sample, FinishReason::kStop);
+  }
+}
+
+void RequestTree::join(const Place& at) {
+  Branch& branch = branch_at(at);
+  const Fork fork = std::move(branch.open_forks.back());
+  branch.open_forks.pop_back();
+  SegmentId after = branch.lineage.joined.empty() ? branch.lineage.previous : branch.lineage.joined.back();
+  for (const BranchId id : fork.children) {
+    const Branch& child = branch_at({at.sample, id});
+    const auto written = child.context.begin() + static_cast<std::ptrdiff_t>(fork.state.path_view.size());
+    branch.context.insert(branch.context.end(), written, child.context.end());
+    for (Fork& outer : branch.open_forks) {
+      outer.state.path_view.insert(outer.state.path_view.end(), written, child.context.end());
+    }
+    after = child.lineage.previous;
+    branch.lineage.joined.push_back(after);
+  }
+  if (segment(after).sample < 0) after = -1;  // all of the text so far is the prompt's
+  branch.chain = {fork.state.last_position + 1, fork.state.join_token_depth, 0};
+  branch.grammar.conclude();
+  branch.state = Branch::State::kRunning;
+  ++sample_at(at).running;
+  JoinEvent event;
+  event.sample = at.sample;
+  event.parent = at.branch;
+  events.emplace_back(event);
+  begin_segment(at, after);
+  if (append_forced(at, dialect_->conclusion_header())) check_limits(at);
+}
+
+// Positions that the engine needs to end a path of this depth and all around it: </Path>, then the parent's
+// <Conclusion> and separator, for every level.
+std::int32_t RequestTree::room_to_close(std::size_t depth) {
+  return 3 * static_cast<std::int32_t>(depth);
+}
+
+void RequestTree::check_limits(const Place& at) {
+  Branch& branch = branch_at(at);
+  const std::int32_t needed = room_to_close(branch.depth()) + branch.grammar.closers() - 1;
+  const bool context_full = branch.chain.position + needed >= options_.max_model_len;
+  if (branch.depth() == 0) {
+    if (context_full) finish_sample(at.sample, FinishReason::kLength);
+    return;
+  }
+  const std::int32_t most = request_.limits.max_path_tokens;
+  if (context_full || (most > 0 && branch.num_tokens >= most)) close_path(at);
+}
+
+void RequestTree::end_branch(const Place& at) {
+  Branch& branch = branch_at(at);
+  --(branch.state == Branch::State::kWaiting ? sample_at(at).waiting : sample_at(at).running);
+  branch.state = Branch::State::kEnded;
+  BranchEndEvent event;
+  event.sample = at.sample;
+  event.branch = at.branch;
+  events.emplace_back(event);
+}
+
+void RequestTree::start_waiting(std::int32_t sample, std::int32_t most) {
+  Sample& state = samples[static_cast<std::size_t>(sample)];
+  if (request_.mode == Mode::kSerial) most = 1;
+  if (request_.limits.max_running_paths > 0) most = std::min(most, request_.limits.max_running_paths);
+  for (SegmentId id = state.first_segment; id >= 0 && state.waiting > 0 && state.running < most;
+       id = segment(id).next_in_text) {
+    Branch& branch = branch_at({sample, segment(id).branch});
+    if (!segment(id).deferred || branch.state != Branch::State::kWaiting) continue;
+    segment(id).deferred = false;
+    branch.state = Branch::State::kRunning;
+    --state.waiting;
+    ++state.running;
+  }
+}
+
+void RequestTree::cut(std::int32_t sample, BranchId branch) {
+  if (sample < 0 || sample >= static_cast<std::int32_t>(samples.size())) return;
+  Sample& state = samples[static_cast<std::size_t>(sample)];
+  if (state.finished || branch < 0 || branch >= static_cast<BranchId>(state.branches.size())) return;
+  const BranchAddress address = branch_at({sample, branch}).address;
+  state.cut = true;
+  for (BranchId id = 0; id < static_cast<BranchId>(state.branches.size()); ++id) {
+    const Place at{sample, id};
+    Branch& other = branch_at(at);
+    const bool precedes =
+        other.address < address && !is_prefix(other.address, address) && !is_prefix(address, other.address);
+    if (precedes || other.state == Branch::State::kEnded) continue;
+    other.cut = true;
+    if (other.state == Branch::State::kForked) continue;
+    // What was not computed yet never will be.
+    Segment& own = segment(other.own);
+    num_tokens_ -= own.size() - own.computed;
+    own.tokens.resize(static_cast<std::size_t>(own.computed));
+    freeze(at);
+    end_branch(at);
+    if (other.parent >= 0) --branch_at({sample, other.parent}).open_forks.back().unfinished;
+  }
+  if (state.running + state.waiting == 0) finish_sample(sample, FinishReason::kStop);
+}
+
+void RequestTree::finish_sample(std::int32_t sample, FinishReason reason) {
+  Sample& state = samples[static_cast<std::size_t>(sample)];
+  if (state.finished) return;
+  state.finished = true;
+  if (state.drew_this_step) ++state.statistics.steps;
+  state.drew_this_step = false;
+  state.running = state.waiting = 0;
+  --unfinished_samples_;
+  // Its pages go, tails first, so that heads are found again longest.
+  std::vector<SegmentId> own;
+  for (SegmentId id = state.first_segment; id >= 0; id = segment(id).next_in_text) own.push_back(id);
+  state.first_segment = -1;
+  for (auto id = own.rbegin(); id != own.rend(); ++id) {
+    Segment& dropped = segment(*id);
+    if (dropped.frozen && !dropped.complete()) --incomplete_frozen;
+    num_tokens_ -= dropped.size();
+    while (!dropped.pages.empty()) dropped.pages.pop_back();
+    dropped.tokens.clear();
+    dropped.computed = 0;
+  }
+  SampleEndEvent event;
+  event.sample = sample;
+  event.reason = reason;
+  event.completion_tokens = state.generated;
+  event.parallel = state.statistics;
+  events.emplace_back(event);
+}
+
+void RequestTree::finish_all(FinishReason reason) {
+  for (std::int32_t sample = 0; sample < static_cast<std::int32_t>(samples.size()); ++sample) {
+    finish_sample(sample, reason);
+  }
+}
+
+void RequestTree::drop_pages() {
+  std::vector<SegmentId> order;
+  for_each_segment([&order](SegmentId id) { order.push_back(id); });
+  incomplete_frozen = 0;
+  for (auto id = order.rbegin(); id != order.rend(); ++id) {
+    Segment& dropped = segment(*id);
+    while (!dropped.pages.empty()) dropped.pages.pop_back();
+    dropped.computed = 0;
+    dropped.chained_pages = 0;
+    dropped.chain_key = dropped.start_key;
+    if (dropped.frozen && dropped.size() > 0) ++incomplete_frozen;
+  }
+}
+
+bool RequestTree::is_end_token(TokenId token) const {
+  return !request_.ignore_eos &&
+         std::find(options_.eos_tokens.begin(), options_.eos_tokens.end(), token) != options_.eos_tokens.end();
+}
+
+void RequestTree::append_banned(const Sample& sample, const Branch& branch, std::vector<TokenId>& banned) const {
+  const bool strict = request_.strict && dialect_ != nullptr;
+  if (strict) branch.grammar.append_banned(*dialect_, fork_limits(sample, branch), banned);
+  const bool inside = strict && (branch.grammar.in_block() || branch.depth() > 0);
+  if (inside || sample.generated < request_.min_tokens) {
+    banned.insert(banned.end(), options_.eos_tokens.begin(), options_.eos_tokens.end());
+    banned.insert(banned.end(), request_.stop_tokens.begin(), request_.stop_tokens.end());
+  }
+}
+
+}  // namespace multiverse

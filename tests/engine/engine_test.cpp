@@ -1,0 +1,174 @@
+#include "multiverse/engine/engine.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <thread>
+
+#include "tests/support/event_text.h"
+#include "tests/support/fake_dialect.h"
+#include "tests/support/fake_executor.h"
+
+namespace multiverse::testing {
+namespace {
+
+constexpr Nanoseconds kLong = std::chrono::seconds(10);
+
+EngineConfig small_config() {
+  EngineConfig config;
+  config.eos_tokens = {kEndOfText};
+  config.max_queued_requests = 4;
+  return config;
+}
+
+std::unique_ptr<Engine> start(EngineConfig config = small_config(), Policy policy = structured_policy(0.02),
+                              std::function<void(const StepPlan&)> before_step = nullptr) {
+  auto executor = std::make_unique<FakeExecutor>(2000, std::move(policy), /*max_position=*/2000);
+  executor->before_step = std::move(before_step);
+  return Engine::start(std::move(executor), fake_dialect(), std::move(config));
+}
+
+GenerateRequest request_of(std::vector<TokenId> prompt, std::int32_t max_tokens = 200) {
+  GenerateRequest request;
+  request.prompt = std::move(prompt);
+  request.max_tokens = max_tokens;
+  return request;
+}
+
+std::vector<Event> drain(RequestStream& stream) {
+  std::vector<Event> events;
+  while (stream.wait(kLong, events)) {
+  }
+  return events;
+}
+
+// Draws words for ever.
+Policy endless() {
+  return [](const std::vector<SeenToken>&, const RandomKey&) { return TokenId{40}; };
+}
+
+TEST(Engine, AnswersManyClientsAtOnceAsItAnswersOne) {
+  EngineConfig config = small_config();
+  config.max_queued_requests = 100;
+  const auto engine = start(config);
+  const auto ask = [&](TokenId first) {
+    auto stream = engine->submit(request_of({first, 41}));
+    EXPECT_TRUE(stream.ok());
+    const std::vector<Event> events = drain(*stream.value());
+    std::vector<TokenId> text;
+    for (const TokenEvent& token : canonical_sample(events, 0).tokens) text.push_back(token.token);
+    EXPECT_TRUE(std::holds_alternative<FinishedEvent>(events.back()));
+    return text;
+  };
+  std::vector<std::vector<TokenId>> alone;
+  for (TokenId first = 32; first < 48; ++first) alone.push_back(ask(first));
+  std::vector<std::vector<TokenId>> together(alone.size());
+  std::vector<std::thread> clients;
+  for (std::size_t i = 0; i < together.size(); ++i) {
+    clients.emplace_back([&, i] { together[i] = ask(static_cast<TokenId>(32 + i)); });
+  }
+  for (std::thread& client : clients) client.join();
+  EXPECT_EQ(together, alone);
+  EXPECT_EQ(engine->stats().pages_used, 0);
+}
+
+TEST(Engine, ChecksPrompts) {
+  const auto engine = start();
+  EXPECT_EQ(engine->submit(request_of({})).error().param, "prompt");
+  EXPECT_EQ(engine->submit(request_of({64})).error().message,
+            "token id 64 in the prompt is out of range; the model has ids 0 to 63");
+  EXPECT_EQ(engine->submit(request_of({-1})).error().code, ErrorCode::kInvalidArgument);
+  const Result<std::unique_ptr<RequestStream>> too_long = engine->submit(request_of(std::vector<TokenId>(2000, 40)));
+  EXPECT_EQ(too_long.error().code_name, "context_length_exceeded");
+  EXPECT_EQ(too_long.error().message, "the prompt takes 2000 positions, but the context has 2000; shorten the prompt");
+}
+
+TEST(Engine, TakesAPromptWhosePathsFitThoughItsTokensExceedTheContext) {
+  std::vector<TokenId> prompt = {40, kParallel, kGoal};
+  for (int path = 1; path <= 3; ++path) prompt.insert(prompt.end(), {kOutline, kDigit + path, kColon});
+  prompt.insert(prompt.end(), {kEndGoal, kNewline});
+  for (int path = 1; path <= 3; ++path) {
+    prompt.insert(prompt.end(), {kPath, kNewline, kDigit + path, kColon});
+    prompt.insert(prompt.end(), 800, 41);
+    prompt.insert(prompt.end(), {kEndPath, kNewline});
+  }
+  prompt.insert(prompt.end(), {kConclusion, kNewline});
+  ASSERT_GT(prompt.size(), 2000U);
+  const auto engine = start();
+  auto stream = engine->submit(request_of(prompt, 3));
+  ASSERT_TRUE(stream.ok()) << stream.error().message;
+  EXPECT_EQ(canonical_sample(drain(*stream.value()), 0).ends.at(0).completion_tokens, 3);
+}
+
+TEST(Engine, RefusesWhatItsQueueCannotHold) {
+  std::atomic<bool> go = false;
+  const auto engine = start(small_config(), endless(), [&go](const StepPlan&) {
+    while (!go) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  });
+  std::vector<std::unique_ptr<RequestStream>> streams;
+  Result<std::unique_ptr<RequestStream>> refused = invalid_argument("");
+  for (int i = 0; i < 10; ++i) {
+    auto stream = engine->submit(request_of({40}, 5));
+    if (!stream.ok()) {
+      EXPECT_EQ(stream.error().code, ErrorCode::kOverloaded);
+      break;
+    }
+    streams.push_back(std::move(stream).value());
+  }
+  EXPECT_GE(streams.size(), 4U);
+  EXPECT_LT(streams.size(), 10U);
+  EXPECT_EQ(engine->stats().rejected_total, 1);
+  go = true;
+  for (const auto& stream : streams) EXPECT_EQ(canonical_sample(drain(*stream), 0).tokens.size(), 5U);
+}
+
+TEST(Engine, ADroppedStreamCancelsItsRequest) {
+  const auto engine = start(small_config(), endless());
+  auto stream = engine->submit(request_of({40}, 0));
+  std::vector<Event> events;
+  stream.value()->wait(kLong, events);
+  EXPECT_EQ(engine->stats().requests_running, 1);
+  { const auto dropped = std::move(stream).value(); }
+  for (int i = 0; i < 5000 && engine->stats().pages_used > 0; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  EXPECT_EQ(engine->stats().pages_used, 0);
+  EXPECT_EQ(engine->stats().requests_running, 0);
+  EXPECT_EQ(engine->stats().cancelled_total, 1);
+}
+
+TEST(Engine, EndsWithAWordToThoseThatWait) {
+  auto engine = start(small_config(), endless());
+  auto stream = engine->submit(request_of({40}, 0));
+  std::vector<Event> events;
+  stream.value()->wait(kLong, events);
+  engine->submit(request_of({41}, 0)).value()->cancel();
+  std::thread consumer([&] {
+    while (stream.value()->wait(kLong, events)) {
+    }
+  });
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  // The stream must not outlive the engine, so it is read to its end first.
+  std::thread stopper([&] { engine->stop(); });
+  consumer.join();
+  stopper.join();
+  const auto& finished = std::get<FinishedEvent>(events.back());
+  ASSERT_TRUE(finished.error.has_value());
+  EXPECT_EQ(finished.error->code, ErrorCode::kUnavailable);
+  EXPECT_EQ(engine->submit(request_of({40})).error().code, ErrorCode::kUnavailable);
+}
+
+TEST(Engine, SurvivesAFailingStep) {
+  std::atomic<int> steps = 0;
+  const auto engine = start(small_config(), endless(), [&steps](const StepPlan&) {
+    if (++steps == 3) throw ExecutionError("injected");
+  });
+  auto first = engine->submit(request_of({40}, 50));
+  const std::vector<Event> events = drain(*first.value());
+  EXPECT_EQ(std::get<FinishedEvent>(events.back()).error->message, "injected");
+  auto second = engine->submit(request_of({40}, 50));
+  EXPECT_FALSE(std::get<FinishedEvent>(drain(*second.value()).back()).error.has_value());
+}
+
+}  // namespace
+}  // namespace multiverse::testing

@@ -1,0 +1,112 @@
+#include "http/request_head.h"
+
+#include <gtest/gtest.h>
+
+#include "http/auth.h"
+
+namespace multiverse {
+namespace {
+
+RequestHead accepted(const std::string& text) {
+  auto parsed = parse_head(text);
+  if (auto* head = std::get_if<RequestHead>(&parsed)) return std::move(*head);
+  ADD_FAILURE() << text << ": " << std::get<Refusal>(parsed).error.message;
+  return {};
+}
+
+int refused(const std::string& text) {
+  const auto parsed = parse_head(text);
+  const auto* refusal = std::get_if<Refusal>(&parsed);
+  return refusal == nullptr ? 0 : refusal->status;
+}
+
+std::string post(const std::string& fields) {
+  return "POST /v1/completions HTTP/1.1\r\nHost: x\r\n" + fields;
+}
+
+TEST(RequestHead, IsRead) {
+  const RequestHead head =
+      accepted("POST /a/b?c=d HTTP/1.1\r\nhOST: x:1\r\nContent-Length: 5 \r\nX-A:\t1, 2\r\nX-E:\r\n");
+  EXPECT_EQ(head.method, "POST");
+  EXPECT_EQ(head.path, "/a/b");
+  EXPECT_EQ(head.field("host"), "x:1");
+  EXPECT_EQ(head.field("x-a"), "1, 2");
+  EXPECT_EQ(head.count("x-e"), 1U);
+  EXPECT_EQ(head.content_length, 5U);
+  EXPECT_TRUE(head.keep_alive);
+  EXPECT_FALSE(head.chunked);
+}
+
+TEST(RequestHead, KeepsTheConnectionAsTheProtocolSays) {
+  EXPECT_FALSE(accepted("GET / HTTP/1.1\r\nHost: x\r\nConnection: a, CLOSE\r\n").keep_alive);
+  EXPECT_FALSE(accepted("GET / HTTP/1.0\r\n").keep_alive);
+  EXPECT_TRUE(accepted("GET / HTTP/1.0\r\nConnection: keep-alive\r\n").keep_alive);
+}
+
+TEST(RequestHead, AbsoluteTargetsAreReadAsTheirPath) {
+  EXPECT_EQ(accepted("GET http://h:1/livez?x HTTP/1.1\r\nHost: h\r\n").path, "/livez");
+  EXPECT_EQ(accepted("GET HTTP://h HTTP/1.1\r\nHost: h\r\n").path, "/");
+  EXPECT_EQ(accepted("GET //livez HTTP/1.1\r\nHost: h\r\n").path, "//livez");
+}
+
+TEST(RequestHead, WhatTwoReadersCouldReadDifferentlyIsRefused) {
+  EXPECT_EQ(refused(post("Content-Length: 1\r\nTransfer-Encoding: chunked\r\n")), 400);
+  EXPECT_EQ(refused(post("Content-Length: 1\r\nContent-Length: 1\r\n")), 400);
+  EXPECT_EQ(refused(post("Content-Length: 1, 1\r\n")), 400);
+  EXPECT_EQ(refused(post("Content-Length: +1\r\n")), 400);
+  EXPECT_EQ(refused(post("Content-Length: -1\r\n")), 400);
+  EXPECT_EQ(refused(post("Content-Length: 0x1\r\n")), 400);
+  EXPECT_EQ(refused(post("Content-Length:\r\n")), 400);
+  EXPECT_EQ(refused(post("Content-Length: 99999999999999999999\r\n")), 400);
+  EXPECT_EQ(refused(post("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n")), 400);
+  EXPECT_EQ(refused(post("Transfer-Encoding: gzip, chunked\r\n")), 501);
+  EXPECT_EQ(refused(post("Transfer-Encoding: xchunked\r\n")), 501);
+  EXPECT_EQ(refused("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n"), 400);
+  EXPECT_EQ(refused(post("Content-Length : 1\r\n")), 400);
+  EXPECT_EQ(refused(post("X: a\r\n folded\r\n")), 400);
+  EXPECT_EQ(refused(post("X: a\rb\r\n")), 400);
+  EXPECT_EQ(refused(post(std::string("X: a\0b\r\n", 8))), 400);
+  EXPECT_EQ(refused(post("X: \xC3\xA9\r\n")), 400);
+  EXPECT_EQ(refused(post("no colon\r\n")), 400);
+  EXPECT_EQ(refused(post(": empty\r\n")), 400);
+  EXPECT_EQ(refused(post("Host: y\r\n")), 400);
+  EXPECT_EQ(refused("GET / HTTP/1.1\r\n"), 400);
+  EXPECT_EQ(refused("GET  / HTTP/1.1\r\nHost: x\r\n"), 400);
+  EXPECT_EQ(refused("GET /a b HTTP/1.1\r\nHost: x\r\n"), 400);
+  EXPECT_EQ(refused("GET / HTTP/1.1 \r\nHost: x\r\n"), 400);
+  EXPECT_EQ(refused("GET /\r\nHost: x\r\n"), 400);
+  EXPECT_EQ(refused("G@T / HTTP/1.1\r\nHost: x\r\n"), 400);
+  EXPECT_EQ(refused(""), 400);
+}
+
+TEST(RequestHead, LimitsHaveTheirOwnAnswers) {
+  EXPECT_EQ(refused("GET / HTTP/2.0\r\nHost: x\r\n"), 505);
+  EXPECT_EQ(refused("GET /" + std::string(kMaxRequestLineBytes, 'a') + " HTTP/1.1\r\nHost: x\r\n"), 414);
+  std::string many;
+  for (std::size_t i = 0; i < kMaxFields; ++i) many += "X: 1\r\n";
+  EXPECT_EQ(refused("GET / HTTP/1.1\r\nHost: x\r\n" + many), 431);
+  EXPECT_EQ(refused(post("Content-Encoding: gzip\r\n")), 415);
+  EXPECT_EQ(refused(post("Expect: the-unexpected\r\n")), 417);
+  EXPECT_TRUE(accepted(post("Expect: 100-Continue\r\n")).expects_continue);
+}
+
+bool authorized(const std::string& fields) {
+  return is_authorized(accepted("GET / HTTP/1.1\r\nHost: x\r\n" + fields), {"first-key", "key2"});
+}
+
+TEST(Auth, OnlyAWholeKeyWillDo) {
+  EXPECT_TRUE(authorized("Authorization: Bearer key2\r\n"));
+  EXPECT_TRUE(authorized("Authorization: bearer first-key \r\n"));
+  EXPECT_FALSE(authorized(""));
+  EXPECT_FALSE(authorized("Authorization: Bearer key\r\n"));
+  EXPECT_FALSE(authorized("Authorization: Bearer key22\r\n"));
+  EXPECT_FALSE(authorized("Authorization: Bearer key2key2\r\n"));
+  EXPECT_FALSE(authorized("Authorization: Bearer \r\n"));
+  EXPECT_FALSE(authorized("Authorization: key2\r\n"));
+  EXPECT_FALSE(authorized("Authorization: Basic key2\r\n"));
+  EXPECT_FALSE(authorized("Authorization: Bearer key2\r\nAuthorization: Bearer key2\r\n"));
+  EXPECT_TRUE(is_authorized(accepted("GET / HTTP/1.1\r\nHost: x\r\n"), {}));
+}
+
+}  // namespace
+}  // namespace multiverse

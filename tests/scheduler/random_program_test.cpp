@@ -1,0 +1,189 @@
+// Random fork/join programs against the sequential reading of the text that they made: whatever the schedule, memory
+// and neighbours, each token must be what the policy draws from exactly what the semantics let it see.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <map>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "multiverse/scheduler/scheduler.h"
+
+#include "tests/support/event_text.h"
+#include "tests/support/fake_dialect.h"
+#include "tests/support/fake_executor.h"
+
+namespace multiverse::testing {
+namespace {
+
+class ManualClock final : public Clock {
+ public:
+  Nanoseconds now() const override { return time; }
+  Nanoseconds time{0};
+};
+
+struct Outcome {
+  std::vector<Event> events;
+};
+
+// Runs the requests to their ends, with conservation checked after every step.
+std::map<RequestId, Outcome> run_all(Scheduler& scheduler, std::int64_t most_steps) {
+  std::map<RequestId, Outcome> outcomes;
+  for (std::int64_t step = 0; !scheduler.idle(); ++step) {
+    CHECK(step < most_steps, "no end after ", step, " steps");
+    scheduler.step();
+    scheduler.check_integrity();
+    scheduler.take_events([&](RequestId id, std::vector<Event>& events) {
+      for (Event& event : events) outcomes[id].events.push_back(std::move(event));
+    });
+  }
+  return outcomes;
+}
+
+std::vector<SeenToken> seen_by(const Structure& structure, const std::vector<TokenId>& text, std::size_t token) {
+  std::vector<SeenToken> seen;
+  const auto add = [&](const TextSegment& segment, std::int32_t end) {
+    for (std::int32_t i = segment.begin; i < end; ++i) {
+      seen.push_back({text[static_cast<std::size_t>(i)], segment.first_position + i - segment.begin});
+    }
+  };
+  for (const TextSegment& segment : structure.segments) {
+    if (static_cast<std::int32_t>(token) >= segment.end || static_cast<std::int32_t>(token) < segment.begin) continue;
+    for (const std::int32_t id : segment.context)
+      add(structure.segments[static_cast<std::size_t>(id)], structure.segments[static_cast<std::size_t>(id)].end);
+    add(segment, static_cast<std::int32_t>(token) + 1);
+  }
+  return seen;
+}
+
+std::vector<TokenId> random_prompt(std::mt19937_64& random, std::size_t most) {
+  std::vector<TokenId> prompt(1 + random() % most);
+  for (TokenId& token : prompt) token = kWord + static_cast<TokenId>(random() % (kVocabulary - kWord));
+  return prompt;
+}
+
+GenerateRequest random_request(std::mt19937_64& random) {
+  GenerateRequest request;
+  request.prompt = random_prompt(random, random() % 4 == 0 ? 800 : 60);
+  request.seed = random();
+  request.n = random() % 5 == 0 ? 1 + static_cast<std::int32_t>(random() % 3) : 1;
+  request.max_tokens = 1 + static_cast<std::int32_t>(random() % 400);
+  request.top_logprobs = 0;
+  request.limits.max_depth = static_cast<std::int32_t>(random() % 5);
+  request.limits.max_paths = 1 + static_cast<std::int32_t>(random() % 12);
+  request.limits.max_running_paths = static_cast<std::int32_t>(random() % 4);
+  if (random() % 4 == 0) request.limits.max_path_tokens = 5 + static_cast<std::int32_t>(random() % 40);
+  return request;
+}
+
+// The text that was generated, read back in order, must explain every token.
+void expect_explained(const GenerateRequest& request, std::int32_t sample, const std::vector<Event>& events,
+                      const Policy& policy, const Dialect& dialect) {
+  const CanonicalSample generated = canonical_sample(events, sample);
+  ASSERT_EQ(generated.ends.size(), 1U);
+  std::vector<TokenId> text = request.prompt;
+  for (std::size_t i = 0; i < generated.well_ordered; ++i) text.push_back(generated.tokens[i].token);
+  const auto prompt = static_cast<std::int32_t>(request.prompt.size());
+  const Structure structure = read_structure(text, dialect, request.limits, prompt);
+  EXPECT_LE(generated.ends[0].completion_tokens, request.max_tokens);
+  for (std::size_t i = request.prompt.size(); i < text.size(); ++i) {
+    const TokenEvent& token = generated.tokens[i - request.prompt.size()];
+    if (token.forced) continue;
+    ASSERT_FALSE(structure.forced[i]) << "token " << i << " was drawn, but reads as forced";
+    const std::vector<SeenToken> seen = seen_by(structure, text, i - 1);
+    ASSERT_EQ(policy(seen, RandomKey{request.seed, 0, 0}), token.token) << "token " << i;
+    ASSERT_EQ(fake_logprob(seen, token.token), token.logprob) << "token " << i;
+  }
+  if (generated.ends[0].reason == FinishReason::kStop) {
+    const TreeStatistics& counted = generated.ends[0].parallel;
+    EXPECT_EQ(counted.blocks, structure.statistics.blocks);
+    EXPECT_EQ(counted.paths, structure.statistics.paths);
+    EXPECT_EQ(counted.max_depth, structure.statistics.max_depth);
+    EXPECT_EQ(counted.max_width, structure.statistics.max_width);
+    EXPECT_EQ(counted.malformed, structure.statistics.malformed);
+    EXPECT_EQ(counted.critical_path_tokens, structure.statistics.critical_path_tokens + 1);  // end-of-text itself
+  }
+}
+
+// A fork or a join costs no decode step: a request that runs alone needs as many as its longest chain of draws.
+void expect_no_step_lost(const GenerateRequest& request, const std::vector<Event>& events, const Dialect& dialect) {
+  if (request.n > 1) return;
+  const CanonicalSample generated = canonical_sample(events, 0);
+  if (generated.ends[0].reason != FinishReason::kStop) return;
+  std::vector<TokenId> text = request.prompt;
+  for (const TokenEvent& token : generated.tokens) text.push_back(token.token);
+  const auto prompt = static_cast<std::int32_t>(request.prompt.size());
+  const Structure structure = read_structure(text, dialect, request.limits, prompt);
+  const std::int64_t steps = structure.statistics.steps + 1;  // end-of-text took one
+  // A </Path> that the engine wrote itself (a limit, end-of-text in a path) reads as drawn and may save its step.
+  const bool engine_closed = std::any_of(generated.tokens.begin(), generated.tokens.end(), [](const TokenEvent& token) {
+    return token.forced && token.token == kEndPath;
+  });
+  if (engine_closed) {
+    EXPECT_LE(generated.ends[0].parallel.steps, steps);
+  } else {
+    EXPECT_EQ(generated.ends[0].parallel.steps, steps);
+  }
+}
+
+std::uint64_t base_seed() {
+  const char* text = std::getenv("MULTIVERSE_TEST_SEED");
+  return text != nullptr ? std::strtoull(text, nullptr, 10) : std::random_device{}();
+}
+
+std::int64_t num_programs() {
+  const char* text = std::getenv("MULTIVERSE_TEST_PROGRAMS");
+  return text != nullptr ? std::strtoll(text, nullptr, 10) : 2000;
+}
+
+TEST(RandomPrograms, EveryTokenIsExplainedByTheTextBeforeIt) {
+  const Dialect dialect = fake_dialect();
+  const ManualClock clock;
+  const std::uint64_t base = base_seed();
+  std::int64_t forks = 0, preemptions = 0, hits = 0;
+  for (std::int64_t program = 0; program < num_programs(); ++program) {
+    const std::uint64_t seed = base + static_cast<std::uint64_t>(program);
+    SCOPED_TRACE("MULTIVERSE_TEST_SEED=" + std::to_string(seed) + " MULTIVERSE_TEST_PROGRAMS=1");
+    std::mt19937_64 random(seed);
+    const Policy policy = structured_policy(random() % 2 == 0 ? 0.0 : 0.05);
+    SchedulerConfig config;
+    config.max_rows = random() % 3 == 0 ? 8 : 512;
+    config.max_prefill_tokens = 1 + static_cast<std::int32_t>(random() % 64);
+    config.prefix_cache = random() % 4 != 0;
+    config.tree = {4096, 1'000'000, {kEndOfText}, 0};
+    // From barely enough for one request to ample.
+    FakeExecutor executor(20 + static_cast<std::int32_t>(random() % (random() % 2 == 0 ? 60 : 2000)), policy);
+    if (random() % 8 == 0) config.tree.max_model_len = 300;
+    Scheduler scheduler(executor, &dialect, config, clock);
+    std::map<RequestId, GenerateRequest> requests;
+    for (RequestId id = 1; id <= 1 + random() % 5; ++id) {
+      requests[id] = random_request(random);
+      if (id > 1 && random() % 2 == 0) requests[id].prompt = requests[1].prompt;
+      if (requests[id].prompt.size() >= 280 && config.tree.max_model_len == 300) requests[id].prompt.resize(100);
+      scheduler.add(id, requests[id]);
+    }
+    const auto outcomes = run_all(scheduler, 100'000);
+    for (const auto& [id, request] : requests) {
+      for (std::int32_t sample = 0; sample < request.n; ++sample) {
+        expect_explained(request, sample, outcomes.at(id).events, policy, dialect);
+      }
+      const bool alone = requests.size() == 1 && config.max_rows == 512 && request.limits.max_running_paths == 0;
+      if (alone && scheduler.counters().preemptions == 0) {
+        expect_no_step_lost(request, outcomes.at(id).events, dialect);
+      }
+    }
+    forks += scheduler.counters().forks;
+    preemptions += scheduler.counters().preemptions;
+    hits += scheduler.counters().prefix_hit_tokens;
+    EXPECT_EQ(scheduler.pages().referenced, 0);
+    if (::testing::Test::HasFailure()) return;
+  }
+  std::printf("seed %llu: %lld programs, %lld forks, %lld preemptions, %lld prefix hit tokens\n",
+              static_cast<unsigned long long>(base), static_cast<long long>(num_programs()),
+              static_cast<long long>(forks), static_cast<long long>(preemptions), static_cast<long long>(hits));
+}
+
+}  // namespace
+}  // namespace multiverse::testing

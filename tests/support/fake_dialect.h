@@ -1,0 +1,67 @@
+// A small dialect and vocabulary for tests that need no tokenizer.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "multiverse/dialect/dialect.h"
+
+namespace multiverse::testing {
+
+// Ids: 0 end of text, 1 … 12 control tokens, 13 newline, 20 … 29 digits, 30 ".", 31 ":", 32 … 63 words.
+inline constexpr std::int32_t kVocabulary = 64;
+inline constexpr std::int32_t kEndOfText = 0;
+inline constexpr std::int32_t kNewline = 13;
+inline constexpr std::int32_t kDigit = 20;
+inline constexpr std::int32_t kDot = 30;
+inline constexpr std::int32_t kColon = 31;
+inline constexpr std::int32_t kWord = 32;
+
+enum ControlToken : std::int32_t {
+  kParallel = 1,
+  kEndParallel,
+  kGoal,
+  kEndGoal,
+  kOutline,
+  kEndOutline,
+  kPath,
+  kEndPath,
+  kConclusion,
+  kEndConclusion,
+  kThink,
+  kEndThink,
+};
+
+inline std::vector<std::int32_t> encode_label(std::string_view text) {
+  std::vector<std::int32_t> ids;
+  for (const char c : text) ids.push_back(c == '.' ? kDot : c == ':' ? kColon : kDigit + (c - '0'));
+  return ids;
+}
+
+inline Dialect fake_dialect() {
+  Dialect dialect;
+  dialect.name = "fake";
+  dialect.block_open = kParallel;
+  dialect.block_close = kEndParallel;
+  dialect.goal_open = kGoal;
+  dialect.fork = kEndGoal;
+  dialect.outline_open = kOutline;
+  dialect.outline_close = kEndOutline;
+  dialect.path_open = kPath;
+  dialect.path_close = kEndPath;
+  dialect.conclusion_open = kConclusion;
+  dialect.conclusion_close = kEndConclusion;
+  dialect.think_open = kThink;
+  dialect.think_close = kEndThink;
+  dialect.separator = kNewline;
+  for (std::int32_t id = kParallel; id <= kEndThink; ++id) dialect.control_tokens.push_back(id);
+  dialect.encode = encode_label;
+  dialect.label_table.emplace_back(kNewline, "\n");
+  for (std::int32_t digit = 0; digit < 10; ++digit)
+    dialect.label_table.emplace_back(kDigit + digit, std::to_string(digit));
+  dialect.label_table.emplace_back(kDot, ".");
+  dialect.label_table.emplace_back(kColon, ":");
+  return dialect;
+}
+
+}  // namespace multiverse::testing

@@ -1,0 +1,49 @@
+// An executor without a model: it really stores what each slot was given and really looks at what each row may see, and
+// draws a token that is a function of just that. So a wrong page, position or visibility changes the text.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "multiverse/exec/executor.h"
+
+namespace multiverse::testing {
+
+// A token that a row sees, in context order.
+struct SeenToken {
+  TokenId token = -1;
+  std::int32_t position = -1;
+  bool operator==(const SeenToken&) const = default;
+};
+
+// Draws the next token after what is seen. `key` are the draw's random numbers' name.
+using Policy = std::function<TokenId(const std::vector<SeenToken>& seen, const RandomKey& key)>;
+
+// Writes structured text with `noise` (0 … 1) of it at random: blocks open, fork, nest, close, or break the grammar in
+// every way. A function of what is seen and of the key's seed alone.
+Policy structured_policy(double noise);
+
+class FakeExecutor final : public Executor {
+ public:
+  FakeExecutor(std::int32_t num_pages, Policy policy, std::int32_t max_position = 1 << 20);
+
+  const ExecutorInfo& info() const override { return info_; }
+  // CHECKs the plan against the rules of exec/step.h.
+  void execute(const StepPlan& plan, StepResult& result) override;
+
+  std::int64_t steps = 0;
+  std::int64_t rows = 0;
+  std::int64_t seen_slots = 0;                       // slots that items read, each item once: what attention must load
+  std::function<void(const StepPlan&)> before_step;  // may throw ExecutionError
+
+ private:
+  const ExecutorInfo info_;
+  const Policy policy_;
+  std::vector<SeenToken> slots_;
+};
+
+// The log-probability that the fake reports for a token after what is seen.
+float fake_logprob(const std::vector<SeenToken>& seen, TokenId token);
+
+}  // namespace multiverse::testing
