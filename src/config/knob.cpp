@@ -170,8 +170,9 @@ std::string value_text(const Knob& knob, const ServerConfig& config) {
 
 bool set_from_text(const Knob& knob, std::string_view text, ServerConfig& config) {
   const auto take = [](auto& field, auto parsed) {
-    if (parsed) field = *std::move(parsed);
-    return parsed.has_value();
+    if (!parsed) return false;
+    field = *std::move(parsed);
+    return true;
   };
   return std::visit(
       [&](auto member) {

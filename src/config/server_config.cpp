@@ -19,6 +19,13 @@ using Json = nlohmann::ordered_json;
 // Not knobs, but given the same way.
 constexpr std::string_view kConfig = "config", kPrintConfig = "print_config", kHelp = "help";
 constexpr std::string_view kPrefix = "MULTIVERSE_", kTestPrefix = "MULTIVERSE_TEST_";
+// Variables of the tests and scripts, which start servers too.
+constexpr std::string_view kOfTests[] = {"MULTIVERSE_BINARY", "MULTIVERSE_BUILD", "MULTIVERSE_GPU_TESTS"};
+
+bool is_of_tests(std::string_view variable) {
+  return variable.substr(0, kTestPrefix.size()) == kTestPrefix ||
+         std::find(std::begin(kOfTests), std::end(kOfTests), variable) != std::end(kOfTests);
+}
 
 const Knob* find_knob(std::string_view name) {
   const auto& knobs = server_knobs();
@@ -144,7 +151,7 @@ Result<std::vector<Setting>> read_environment(const std::vector<std::string>& en
   for (const std::string& entry : environment) {
     const std::string variable = entry.substr(0, entry.find('='));
     if (variable.compare(0, kPrefix.size(), kPrefix) != 0) continue;
-    if (variable.compare(0, kTestPrefix.size(), kTestPrefix) == 0 || variable.size() == entry.size()) continue;
+    if (is_of_tests(variable) || variable.size() == entry.size()) continue;
     if (std::find(known.begin(), known.end(), variable) == known.end()) {
       return invalid_argument(concat("environment: unknown variable ", variable, suggestion(variable, known)),
                               variable);

@@ -5,7 +5,7 @@ namespace multiverse {
 namespace {
 
 constexpr std::int64_t kMaxTokens = 1'000'000'000;
-constexpr std::int64_t kMaxSeconds = 7 * 24 * 3600;
+constexpr std::int64_t kMaxSeconds = std::int64_t{7} * 24 * 3600;
 constexpr std::int64_t kTebibyte = std::int64_t{1} << 40;
 
 using C = ServerConfig;

@@ -65,8 +65,9 @@ TEST_F(ServerConfigTest, EachPlaceOverridesTheOneBefore) {
     // a comment
     "model": "from-file", "port": 1, "max_rows": 1, "max_n": 1, "kv_cache_bytes": "8G", "deterministic": true
   })");
-  const ServerConfig config = loaded({"--config", path, "--max-n=3", "--no-deterministic"},
-                                     {"MULTIVERSE_MAX_ROWS=2", "MULTIVERSE_MAX_N=2", "HOME=/", "MULTIVERSE_TEST_X=1"});
+  const ServerConfig config =
+      loaded({"--config", path, "--max-n=3", "--no-deterministic"},
+             {"MULTIVERSE_MAX_ROWS=2", "MULTIVERSE_MAX_N=2", "HOME=/", "MULTIVERSE_TEST_X=1", "MULTIVERSE_BUILD=b"});
   EXPECT_EQ(config.model, "from-file");
   EXPECT_EQ(config.port, 1);
   EXPECT_EQ(config.max_rows, 2);

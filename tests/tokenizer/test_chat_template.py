@@ -16,7 +16,7 @@ import pytest
 from transformers.utils import chat_template_utils
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-CHECK = pathlib.Path(os.environ.get("MULTIVERSE_TEST_BUILD", ROOT / "build/release")) / "tests/template_check"
+CHECK = pathlib.Path(os.environ.get("MULTIVERSE_BUILD", ROOT / "build/release")) / "tests/template_check"
 SEED = int(os.environ.get("MULTIVERSE_TEST_SEED", random.randrange(2**32)))
 CONVERSATIONS = 300
 

@@ -66,9 +66,8 @@ struct ServeOptions {
 };
 
 // `arguments` are those after `serve`; `environment` has "NAME=value" entries, of which those that begin with
-// "MULTIVERSE_" are ours ("MULTIVERSE_TEST_" excepted, which belongs to the tests). An Error names the option, the
-// value, what is allowed and where it came from; for an unknown name, the nearest known one. `param` is the knob's
-// name.
+// "MULTIVERSE_" are ours (but for those of the tests and scripts). An Error names the option, the value, what is
+// allowed and where it came from; for an unknown name, the nearest known one. `param` is the knob's name.
 Result<ServeOptions> load_serve_options(const std::vector<std::string>& arguments,
                                         const std::vector<std::string>& environment);
 
