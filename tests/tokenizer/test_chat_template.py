@@ -1,6 +1,6 @@
 """Chat templates against Python's jinja2, set up as transformers does.
 
-Hundreds of random conversations through every template of templates/ (and those of $MULTIVERSE_TEMPLATE_DIR, and of
+Hundreds of random conversations through every template of templates/ (and those of $MULTIVERSE_TEST_TEMPLATES, and of
 ../shared/tokenizers and models/ where present), and single expressions and statements one by one. The seed is printed;
 MULTIVERSE_TEST_SEED sets it.
 """
@@ -23,7 +23,7 @@ CONVERSATIONS = 300
 
 def model_templates():
     templates = {path.name: path.read_text() for path in sorted((ROOT / "tests/tokenizer/templates").glob("*.jinja"))}
-    if extra := os.environ.get("MULTIVERSE_TEMPLATE_DIR"):
+    if extra := os.environ.get("MULTIVERSE_TEST_TEMPLATES"):
         templates |= {path.name: path.read_text() for path in sorted(pathlib.Path(extra).glob("*.jinja"))}
     for config in [*ROOT.glob("models/*/tokenizer_config.json"), *ROOT.glob("../shared/tokenizers/*/tokenizer_config.json")]:
         if isinstance(source := json.loads(config.read_text()).get("chat_template"), str):
@@ -148,7 +148,7 @@ def test_model_template(name):
     rendered = compare(requests)
     print(f"{name}: {rendered} of {len(requests)} conversations render")
     # Templates may refuse conversations (two calls at once, a role too many), but not most.
-    assert rendered >= len(requests) // 10 or "MULTIVERSE_TEMPLATE_DIR" in os.environ
+    assert rendered >= len(requests) // 10 or "MULTIVERSE_TEST_TEMPLATES" in os.environ
 
 
 @pytest.mark.parametrize("name", ["thinking.jinja", "headers.jinja", "simple.jinja"])
