@@ -11,6 +11,7 @@
 #include <array>
 #include <cerrno>
 #include <charconv>
+#include <utility>
 
 namespace multiverse {
 namespace {
@@ -43,11 +44,6 @@ Refusal refusal(int status, std::string message) {
   return {status, invalid_argument(std::move(message))};
 }
 
-Refusal body_too_large(std::size_t max_bytes) {
-  return {413,
-          {ErrorCode::kTooLarge, concat("the request body is larger than the ", max_bytes, " bytes allowed"), "", ""}};
-}
-
 Refusal late(std::string_view what) {
   return {408, {ErrorCode::kDeadline, concat("the request's ", what, " did not arrive in time"), "", ""}};
 }
@@ -66,6 +62,7 @@ std::optional<std::uint64_t> chunk_size(std::string_view line) {
 
 Connection::Connection(int fd, ConnectionDeadlines deadlines) : fd_(fd), deadlines_(deadlines) {
   (void)fcntl(fd_, F_SETFL, fcntl(fd_, F_GETFL) | O_NONBLOCK);
+  (void)fcntl(fd_, F_SETFD, FD_CLOEXEC);
   set_option(fd_, IPPROTO_TCP, TCP_NODELAY, 1);
   // A peer that vanished without a word is noticed within a minute, whether or not we have something to send.
   set_option(fd_, SOL_SOCKET, SO_KEEPALIVE, 1);
@@ -115,6 +112,7 @@ std::optional<std::variant<RequestHead, Refusal>> Connection::read_head() {
       if (head.size() > kMaxHeadBytes) break;
       auto parsed = parse_head(head);
       used_ = searched + 1;
+      if (const auto* request = std::get_if<RequestHead>(&parsed)) start_body(*request);
       return parsed;
     }
     if (buffer_.size() - used_ > kMaxHeadBytes) {
@@ -129,6 +127,14 @@ std::optional<std::variant<RequestHead, Refusal>> Connection::read_head() {
   }
 }
 
+void Connection::start_body(const RequestHead& head) {
+  body_ = {};
+  body_.left = head.content_length.value_or(0);
+  body_.chunked = head.chunked;
+  body_.continue_awaited = head.expects_continue && (head.chunked || body_.left > 0);
+  body_.deadline = steady_clock::now() + deadlines_.body;
+}
+
 std::optional<std::string> Connection::read_line(std::size_t max_bytes, Time deadline) {
   while (true) {
     const auto end = buffer_.find("\r\n", used_);
@@ -138,72 +144,58 @@ std::optional<std::string> Connection::read_line(std::size_t max_bytes, Time dea
       return line;
     }
     const bool bare = buffer_.find('\n', used_) < end;
-    if (bare || buffer_.size() - used_ > max_bytes || fill(deadline) != Read::kSome) return std::nullopt;
+    if (bare || buffer_.size() - used_ > max_bytes + 1 || fill(deadline) != Read::kSome) return std::nullopt;
   }
 }
 
-std::optional<Refusal> Connection::read_exactly(std::size_t bytes, std::string& out, Time deadline) {
-  while (bytes > 0) {
-    const std::size_t here = std::min(bytes, buffer_.size() - used_);
-    out.append(buffer_, used_, here);
-    used_ += here;
-    bytes -= here;
-    if (bytes == 0) break;
-    const Read read = fill(deadline);
-    if (read == Read::kTimeout) return late("body");
-    if (read == Read::kEnd) return refusal(400, "the connection ended within the request's body");
+// Steps to the next chunk's data. False after the last chunk, or where the framing is malformed.
+bool Connection::next_chunk() {
+  if (body_.ended || body_.failure) return false;
+  const bool first = !std::exchange(body_.in_chunks, true);
+  const bool in_step = first || read_line(0, body_.deadline);  // the CRLF after a chunk's data
+  const auto line = in_step ? read_line(kMaxChunkLineBytes, body_.deadline) : std::nullopt;
+  const auto size = line ? chunk_size(*line) : std::nullopt;
+  body_.left = size.value_or(0);
+  if (body_.left > 0) return true;
+  for (std::size_t trailers = 0; size && !body_.ended && trailers <= kMaxTrailers; ++trailers) {
+    const auto trailer = read_line(kMaxChunkLineBytes, body_.deadline);
+    if (!trailer) break;
+    body_.ended = trailer->empty();
   }
-  return std::nullopt;
+  if (!body_.ended) body_.failure = refusal(400, "the chunked request body is malformed");
+  return false;
 }
 
-std::variant<std::string, Refusal> Connection::read_chunked(std::size_t max_bytes, Time deadline) {
-  std::string body, ending;
-  while (true) {
-    const auto line = read_line(kMaxChunkLineBytes, deadline);
-    const auto size = line ? chunk_size(*line) : std::nullopt;
-    if (!size) return refusal(400, "the chunked request body is malformed");
-    if (*size == 0) break;
-    if (*size > max_bytes - body.size()) return body_too_large(max_bytes);
-    if (auto failed = read_exactly(static_cast<std::size_t>(*size), body, deadline)) return *failed;
-    ending.clear();
-    if (auto failed = read_exactly(2, ending, deadline)) return *failed;
-    if (ending != "\r\n") return refusal(400, "the chunked request body is malformed");
+ssize_t Connection::read_body(char* out, std::size_t size) {
+  if (std::exchange(body_.continue_awaited, false)) write("HTTP/1.1 100 Continue\r\n\r\n");
+  if (body_.left == 0 && !(body_.chunked && next_chunk())) return body_.failure ? -1 : 0;
+  while (used_ == buffer_.size()) {
+    const Read read = fill(body_.deadline);
+    if (read == Read::kSome) continue;
+    body_.failure =
+        read == Read::kTimeout ? late("body") : refusal(400, "the connection ended within the request's body");
+    return -1;
   }
-  for (std::size_t trailers = 0; trailers <= kMaxTrailers; ++trailers) {
-    const auto line = read_line(kMaxChunkLineBytes, deadline);
-    if (!line) break;
-    if (line->empty()) return body;
-  }
-  return refusal(400, "the chunked request body is malformed");
-}
-
-std::variant<std::string, Refusal> Connection::read_body(const RequestHead& head, std::size_t max_bytes) {
-  if (head.content_length.value_or(0) > max_bytes) return body_too_large(max_bytes);
-  const bool has_body = head.chunked || head.content_length.value_or(0) > 0;
-  if (head.expects_continue && has_body) write("HTTP/1.1 100 Continue\r\n\r\n");
-  const Time deadline = steady_clock::now() + deadlines_.body;
-  if (head.chunked) return read_chunked(max_bytes, deadline);
-  std::string body;
-  if (auto failed = read_exactly(static_cast<std::size_t>(head.content_length.value_or(0)), body, deadline)) {
-    return *failed;
-  }
-  return body;
+  const std::size_t wanted = static_cast<std::size_t>(std::min<std::uint64_t>(size, body_.left));
+  const std::size_t count = buffer_.copy(out, wanted, used_);
+  used_ += count;
+  body_.left -= count;
+  return static_cast<ssize_t>(count);
 }
 
 bool Connection::write(std::string_view bytes) {
-  while (!bytes.empty()) {
+  while (!bytes.empty() && !broken_) {
     const ssize_t count = send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL);
     if (count > 0) {
       bytes.remove_prefix(static_cast<std::size_t>(count));
     } else if (count < 0 && errno == EAGAIN) {
-      if (wait_for(fd_, POLLOUT, steady_clock::now() + deadlines_.write)) continue;
-      slow_ = true;
-      return false;
+      slow_ = !wait_for(fd_, POLLOUT, steady_clock::now() + deadlines_.write);
+      broken_ = slow_;
     } else if (count < 0 && errno != EINTR) {
-      return false;
+      broken_ = true;
     }
   }
-  return true;
+  return !broken_;
 }
 
 Connection::Peer Connection::peer() const {

@@ -1,7 +1,10 @@
 // One accepted socket: requests in, bytes out, each with a deadline, and a look at whether the peer is still there.
 #pragma once
 
+#include <sys/types.h>
+
 #include <chrono>
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -28,11 +31,14 @@ class Connection {
 
   // The next request's head, or why it is refused; nullopt at the end: the peer closed, or said nothing for too long.
   std::optional<std::variant<RequestHead, Refusal>> read_head();
-  // The whole body of that request, at most `max_bytes`.
-  std::variant<std::string, Refusal> read_body(const RequestHead& head, std::size_t max_bytes);
+  // Some bytes of that request's body, at most `size`; 0 at its end, -1 where it is malformed or late: body_failure()
+  // says so. A client that waits to be told to go on is told at the first call.
+  ssize_t read_body(char* out, std::size_t size);
+  const std::optional<Refusal>& body_failure() const { return body_.failure; }
 
-  // False once the peer is gone or takes nothing; slow() then tells the two apart.
+  // False, now and later, once the peer is gone or takes nothing; slow() then tells the two apart.
   bool write(std::string_view bytes);
+  bool broken() const { return broken_; }
   bool slow() const { return slow_; }
 
   enum class Peer {
@@ -50,17 +56,25 @@ class Connection {
  private:
   using Time = std::chrono::steady_clock::time_point;
   enum class Read { kSome, kEnd, kTimeout };
+  struct Body {
+    std::uint64_t left = 0;  // of the body, or of the chunk
+    bool chunked = false, in_chunks = false, ended = false;
+    bool continue_awaited = false;
+    Time deadline{};
+    std::optional<Refusal> failure;
+  };
   Read fill(Time deadline);
   // Moves a line without its CRLF out of the buffer; nullopt where there is none of at most `max_bytes` in time.
   std::optional<std::string> read_line(std::size_t max_bytes, Time deadline);
-  std::optional<Refusal> read_exactly(std::size_t bytes, std::string& out, Time deadline);
-  std::variant<std::string, Refusal> read_chunked(std::size_t max_bytes, Time deadline);
+  void start_body(const RequestHead& head);
+  bool next_chunk();
 
   const int fd_;
   const ConnectionDeadlines deadlines_;
   std::string buffer_;    // received, not yet used
   std::size_t used_ = 0;  // of the buffer's start
-  bool slow_ = false;
+  Body body_;
+  bool broken_ = false, slow_ = false;
 };
 
 }  // namespace multiverse

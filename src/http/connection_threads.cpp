@@ -10,19 +10,19 @@ constexpr std::chrono::seconds kIdle{10};
 
 }  // namespace
 
-bool ConnectionThreads::take(int fd) {
+bool ConnectionThreads::take(std::function<void()> serve) {
   const std::lock_guard lock(mutex_);
-  if (static_cast<int>(sockets_.size()) < idle_) {
-    sockets_.push_back(fd);
+  if (static_cast<int>(waiting_.size()) < idle_) {
+    waiting_.push_back(std::move(serve));
     work_.notify_one();
     return true;
   }
   if (threads_ >= max_threads_ || stopping_) return false;
-  sockets_.push_back(fd);
+  waiting_.push_back(std::move(serve));
   try {
     std::thread([this] { run(); }).detach();  // join() waits for the count instead
   } catch (const std::system_error&) {
-    sockets_.pop_back();
+    waiting_.pop_back();
     return false;
   }
   ++threads_;
@@ -32,16 +32,17 @@ bool ConnectionThreads::take(int fd) {
 void ConnectionThreads::run() {
   std::unique_lock lock(mutex_);
   while (true) {
-    if (sockets_.empty()) {
+    if (waiting_.empty()) {
       ++idle_;
-      work_.wait_for(lock, kIdle, [this] { return !sockets_.empty() || stopping_; });
+      work_.wait_for(lock, kIdle, [this] { return !waiting_.empty() || stopping_; });
       --idle_;
-      if (sockets_.empty()) break;
+      if (waiting_.empty()) break;
     }
-    const int fd = sockets_.front();
-    sockets_.pop_front();
+    std::function<void()> serve = std::move(waiting_.front());
+    waiting_.pop_front();
     lock.unlock();
-    serve_(fd);
+    serve();
+    serve = nullptr;
     lock.lock();
   }
   --threads_;

@@ -11,13 +11,12 @@ namespace multiverse {
 
 class ConnectionThreads {
  public:
-  // `serve` takes a socket and returns when it is closed.
-  ConnectionThreads(int max_threads, std::function<void(int fd)> serve)
-      : max_threads_(max_threads), serve_(std::move(serve)) {}
+  explicit ConnectionThreads(int max_threads) : max_threads_(max_threads) {}
   ~ConnectionThreads() { join(); }
 
-  // False where all threads are busy, or none can be made: the socket remains the caller's.
-  bool take(int fd);
+  // `serve` returns when its connection is closed, and never throws. False where all threads are busy, or none can be
+  // made.
+  bool take(std::function<void()> serve);
   // Waits until all connections have ended; none may be given any more.
   void join();
 
@@ -25,10 +24,9 @@ class ConnectionThreads {
   void run();
 
   const int max_threads_;
-  const std::function<void(int)> serve_;
   std::mutex mutex_;
   std::condition_variable work_, gone_;
-  std::deque<int> sockets_;
+  std::deque<std::function<void()>> waiting_;
   int threads_ = 0, idle_ = 0;
   bool stopping_ = false;
 };

@@ -29,49 +29,6 @@ std::string random_request_id() {
   return {text.data(), static_cast<std::size_t>(size)};
 }
 
-const char* reason_phrase(int status) {
-  switch (status) {
-    case 200:
-      return "OK";
-    case 400:
-      return "Bad Request";
-    case 401:
-      return "Unauthorized";
-    case 404:
-      return "Not Found";
-    case 405:
-      return "Method Not Allowed";
-    case 408:
-      return "Request Timeout";
-    case 413:
-      return "Content Too Large";
-    case 414:
-      return "URI Too Long";
-    case 415:
-      return "Unsupported Media Type";
-    case 417:
-      return "Expectation Failed";
-    case 429:
-      return "Too Many Requests";
-    case 431:
-      return "Request Header Fields Too Large";
-    case 500:
-      return "Internal Server Error";
-    case 501:
-      return "Not Implemented";
-    case 503:
-      return "Service Unavailable";
-    case 505:
-      return "HTTP Version Not Supported";
-    default:
-      return "Unknown";
-  }
-}
-
-std::string status_line(int status) {
-  return concat("HTTP/1.1 ", status, " ", reason_phrase(status), "\r\n");
-}
-
 std::string date() {
   const std::time_t now = std::time(nullptr);
   std::tm utc{};
@@ -86,37 +43,32 @@ std::string date() {
 Exchange::Exchange(Connection& connection, const RequestHead& head) : connection_(connection), head_(head) {
   const std::string_view given = head.field("x-request-id");
   request_id_ = is_request_id(given) ? std::string(given) : random_request_id();
+  add_field("X-Request-Id", request_id_);
+  add_field("Date", date());
 }
 
 std::variant<std::string, Refusal> Exchange::read_body(std::size_t max_bytes) {
-  auto body = connection_.read_body(head_, max_bytes);
-  body_read_ = std::holds_alternative<std::string>(body);
+  std::string body;
+  bool fits = head_.content_length.value_or(0) <= max_bytes;
+  const bool whole = fits && body_reader_([&](const char* bytes, std::size_t size) {
+                       fits = size <= max_bytes - body.size();
+                       if (fits) body.append(bytes, size);
+                       return fits;
+                     });
+  if (!fits) {
+    const std::string message = concat("the request body is larger than the ", max_bytes, " bytes allowed");
+    return Refusal{413, {ErrorCode::kTooLarge, message, "", ""}};
+  }
+  CHECK(whole || connection_.body_failure(), "httplib took a body of ", body.size(), " bytes for incomplete");
+  if (!whole) return *connection_.body_failure();
+  body_read_ = true;
   return body;
 }
 
-bool Exchange::keep_alive() const {
-  return head_.keep_alive && !close_ && !broken_ && !body_unread();
-}
-
-std::string Exchange::answer_head(int status, std::string_view content_type) const {
-  std::string head = status_line(status);
-  head += concat("Date: ", date(), "\r\nContent-Type: ", content_type, "\r\nX-Request-Id: ", request_id_, "\r\n");
-  for (const auto& [name, value] : fields_) head += concat(name, ": ", value, "\r\n");
-  if (!keep_alive()) {
-    head += "Connection: close\r\n";
-  } else if (head_.http_1_0) {
-    head += "Connection: keep-alive\r\n";
-  }
-  return head;
-}
-
-void Exchange::send(int status, std::string_view body, std::string_view content_type) {
+void Exchange::send(int status, std::string body, std::string content_type) {
   status_ = status;
-  std::string answer = answer_head(status, content_type);
-  answer += concat("Content-Length: ", body.size(), "\r\n\r\n");
-  if (head_.method != "HEAD") answer += body;
-  if (!connection_.write(answer)) broken_ = true;
-  if (body_unread()) connection_.linger();
+  body_ = std::move(body);
+  content_type_ = std::move(content_type);
 }
 
 void Exchange::send_error(int status, const Error& error) {
@@ -132,48 +84,38 @@ void Exchange::send_error(const Error& error) {
   send_error(status, error);
 }
 
-bool Exchange::start_stream() {
-  status_ = 200;
+void Exchange::send_stream(std::function<void()> write) {
+  send(200, "", "text/event-stream; charset=utf-8");
+  add_field("Cache-Control", "no-cache");
+  add_field("X-Accel-Buffering", "no");
+  stream_ = std::move(write);
   if (head_.http_1_0) close_ = true;
-  std::string head = answer_head(200, "text/event-stream; charset=utf-8");
-  head += "Cache-Control: no-cache\r\nX-Accel-Buffering: no\r\n";
-  if (!head_.http_1_0) head += "Transfer-Encoding: chunked\r\n";
-  broken_ = !connection_.write(head + "\r\n");
-  return !broken_;
+}
+
+bool Exchange::run_stream(Sink sink) {
+  sink_ = std::move(sink);
+  stream_();
+  return stream_ended_ && !connection_.broken();
 }
 
 bool Exchange::chunk(std::string_view bytes) {
-  if (broken_ || bytes.empty()) return !broken_;
-  if (head_.http_1_0) {
-    broken_ = !connection_.write(bytes);
-    return !broken_;
-  }
-  std::array<char, 24> size{};
-  const int digits = std::snprintf(size.data(), size.size(), "%zx\r\n", bytes.size());
-  // One write, so that a chunk is one packet where it can be.
-  std::string framed(size.data(), static_cast<std::size_t>(digits));
-  framed += bytes;
-  framed += "\r\n";
-  broken_ = !connection_.write(framed);
-  return !broken_;
+  return bytes.empty() ? !connection_.broken() : sink_.write(bytes);
 }
 
 bool Exchange::end_stream() {
-  if (!broken_ && !head_.http_1_0) broken_ = !connection_.write("0\r\n\r\n");
-  return !broken_;
+  sink_.done();
+  stream_ended_ = true;
+  return !connection_.broken();
 }
 
 bool Exchange::probe() {
   return !head_.http_1_0 && connection_.write("HTTP/1.1 100 Continue\r\n\r\n");
 }
 
-std::string bare_error(int status, const Error& error) {
-  const std::string body = error_body(error, status);
-  std::string answer = status_line(status);
-  if (status == 503) answer += "Retry-After: 1\r\n";
-  return answer + concat("Date: ", date(),
-                         "\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: ", body.size(),
-                         "\r\n\r\n", body);
+void Exchange::abandon() {
+  close_ = true;
+  if (status_ == 0) status_ = 499;
+  connection_.interrupt();
 }
 
 }  // namespace multiverse

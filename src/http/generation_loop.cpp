@@ -17,7 +17,7 @@ constexpr int kProbeLooks = 8;
 
 void GenerationLoop::run(bool stream) {
   last_write_ = steady_clock::now();
-  if (stream && !(exchange_.start_stream() && send_events())) {
+  if (stream && !send_events()) {
     lose_client();
   } else {
     while (pump(stream)) {

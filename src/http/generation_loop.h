@@ -21,7 +21,7 @@ class GenerationLoop {
   GenerationLoop(Exchange& exchange, Generation& generation, GenerationTicket& ticket, LoopOptions options)
       : exchange_(exchange), generation_(generation), ticket_(ticket), options_(options) {}
 
-  // Returns when the answer is sent or the client is gone.
+  // Returns when the stream is written, the answer decided, or the client gone.
   void run(bool stream);
 
  private:

@@ -1,10 +1,15 @@
 #include "http/request_head.h"
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 
 namespace multiverse {
 namespace {
+
+// RFC 9110's and PATCH: those that httplib takes.
+constexpr std::array<std::string_view, 9> kMethods{"GET",     "HEAD",    "POST",  "PUT",  "DELETE",
+                                                   "CONNECT", "OPTIONS", "TRACE", "PATCH"};
 
 Refusal refusal(int status, std::string message) {
   return {status, invalid_argument(std::move(message))};
@@ -76,6 +81,9 @@ std::optional<Refusal> parse_request_line(std::string_view line, RequestHead& he
   const bool plain = std::all_of(target.begin(), target.end(), [](char c) { return c > 0x20 && c < 0x7f; });
   if (!is_token(line.substr(0, first)) || target.empty() || !plain) {
     return refusal(400, "the request line is not 'METHOD TARGET HTTP/1.1'");
+  }
+  if (std::find(kMethods.begin(), kMethods.end(), line.substr(0, first)) == kMethods.end()) {
+    return refusal(501, "the request's method is not one of HTTP's");
   }
   if (version != "HTTP/1.1" && version != "HTTP/1.0") return refusal(505, "only HTTP/1.1 and HTTP/1.0 are spoken here");
   head.method = line.substr(0, first);

@@ -100,8 +100,12 @@ bool Service::Route::matches(std::string_view given) const {
 
 void Service::handle(Exchange& exchange) {
   metrics_.requests_in_flight += 1;
+  guard(exchange, [&] { dispatch(exchange); });
+}
+
+void Service::guard(Exchange& exchange, const std::function<void()>& work) {
   try {
-    dispatch(exchange);
+    work();
   } catch (const std::exception& failure) {
     log(LogLevel::kError, concat("request ", exchange.request_id(), " failed: ", failure.what()));
     if (!exchange.answered()) {
@@ -109,6 +113,9 @@ void Service::handle(Exchange& exchange) {
     }
     exchange.close_after();
   }
+}
+
+void Service::conclude(Exchange& exchange) {
   metrics_.requests_in_flight -= 1;
   metrics_.count_request(exchange.route, exchange.head().method, exchange.status());
   const auto milliseconds = static_cast<std::int64_t>(exchange.age().count() * 1000.0);
@@ -253,25 +260,44 @@ void Service::completions(Exchange& exchange, const std::string& body) {
   generate(exchange, body, parse_completion_request);
 }
 
+// A generation request, from its arrival until its answer is written. wait_idle() waits for it.
+class Service::Underway {
+ public:
+  explicit Underway(Service& service) : place_(service), ticket(service.metrics_) {}
+
+ private:
+  struct Place {
+    explicit Place(Service& of) : service(of) {
+      const std::lock_guard lock(service.mutex_);
+      ++service.running_;
+    }
+    ~Place() {
+      const std::lock_guard lock(service.mutex_);
+      if (--service.running_ == 0) service.idle_.notify_all();
+    }
+    Service& service;
+  };
+  const Place place_;  // given back last
+
+ public:
+  GenerationTicket ticket;
+  std::unique_ptr<Generation> generation;
+};
+
 void Service::generate(Exchange& exchange, const std::string& body, Parser parse) {
-  GenerationTicket ticket(metrics_);
-  enter();  // before the look at draining_, so that a drain either sees this request or is seen by it
-  try {
-    admit(exchange, ticket, [&](const ServedModel& model) { return parse(body, model); });
-  } catch (...) {
-    leave();
-    throw;
-  }
-  leave();
+  // Counted before the look at draining_, so that a drain either sees this request or is seen by it.
+  const auto underway = std::make_shared<Underway>(*this);
+  exchange.hold(underway);
+  admit(exchange, *underway, [&](const ServedModel& model) { return parse(body, model); });
 }
 
 // Everything that may refuse the request comes before the first byte of its answer.
-void Service::admit(Exchange& exchange, GenerationTicket& ticket,
+void Service::admit(Exchange& exchange, Underway& underway,
                     const std::function<Result<Job>(const ServedModel&)>& parse) {
   const Backend serving = backend();
-  if (!check_ready(exchange, serving)) return ticket.reject(exchange.status());
+  if (!check_ready(exchange, serving)) return underway.ticket.reject(exchange.status());
   Result<Job> parsed = parse(*serving.model);
-  if (!parsed.ok()) return reject(exchange, ticket, parsed.error());
+  if (!parsed.ok()) return reject(exchange, underway.ticket, parsed.error());
   Job job = std::move(parsed).value();
   if (!job.ignored_params.empty()) exchange.add_field("X-Ignored-Params", header_list(job.ignored_params));
   if (options_.request_timeout.count() > 0) {
@@ -279,23 +305,18 @@ void Service::admit(Exchange& exchange, GenerationTicket& ticket,
   }
   const bool stream = job.stream;
   auto generation = Generation::start(std::move(job), serving.model, *serving.engine, std::time(nullptr));
-  if (!generation.ok()) return reject(exchange, ticket, generation.error());
-  GenerationLoop(exchange, *generation.value(), ticket, {options_.ping_interval, &aborting_}).run(stream);
+  if (!generation.ok()) return reject(exchange, underway.ticket, generation.error());
+  underway.generation = std::move(generation).value();
+  const auto run = [this, &exchange, &underway, stream] {
+    GenerationLoop(exchange, *underway.generation, underway.ticket, {options_.ping_interval, &aborting_}).run(stream);
+  };
+  if (!stream) return run();
+  exchange.send_stream([this, &exchange, run] { guard(exchange, run); });
 }
 
 void Service::reject(Exchange& exchange, GenerationTicket& ticket, const Error& error) {
   ticket.reject(http_status(error.code));
   exchange.send_error(error);
-}
-
-void Service::enter() {
-  const std::lock_guard lock(mutex_);
-  ++running_;
-}
-
-void Service::leave() {
-  const std::lock_guard lock(mutex_);
-  if (--running_ == 0) idle_.notify_all();
 }
 
 }  // namespace multiverse

@@ -21,8 +21,10 @@ class Service {
  public:
   Service(const HttpOptions& options, Metrics& metrics) : options_(options), metrics_(metrics) {}
 
-  // Answers the request, whatever happens.
+  // Decides the answer, whatever happens; a stream's follows when it is run.
   void handle(Exchange& exchange);
+  // Once the answer is written: counts and logs it.
+  void conclude(Exchange& exchange);
 
   void attach(std::shared_ptr<const ServedModel> model, Engine& engine);
   void begin_drain() { draining_ = true; }
@@ -59,11 +61,10 @@ class Service {
 
   using Parser = Result<Job> (*)(std::string_view body, const ServedModel& model);
   void generate(Exchange& exchange, const std::string& body, Parser parse);
-  void admit(Exchange& exchange, GenerationTicket& ticket,
-             const std::function<Result<Job>(const ServedModel& model)>& parse);
+  class Underway;
+  void admit(Exchange& exchange, Underway& underway, const std::function<Result<Job>(const ServedModel& model)>& parse);
   void reject(Exchange& exchange, GenerationTicket& ticket, const Error& error);
-  void enter();
-  void leave();
+  void guard(Exchange& exchange, const std::function<void()>& work);
 
   const HttpOptions& options_;
   Metrics& metrics_;

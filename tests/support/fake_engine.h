@@ -32,6 +32,7 @@ class FakeEngine final : public Engine {
   explicit FakeEngine(Player player) : player_(std::move(player)) {}
 
   Result<std::unique_ptr<RequestStream>> submit(GenerateRequest request) override;
+  void stop() override {}  // no thread to end
   EngineStats stats() const override;
   const ExecutorInfo& executor_info() const override { return info_; }
   const EngineConfig& config() const override { return config_; }
