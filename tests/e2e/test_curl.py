@@ -111,7 +111,9 @@ def test_a_client_that_leaves_frees_its_pages(server, stream):
 
 def test_drain(fresh_server):
     server = fresh_server()
-    body = json.dumps(CHAT | {"stream": True, "ignore_eos": True, "max_tokens": 300, "multiverse": {"mode": "off"}})
+    # Seconds of work, so that it still runs when curl has started.
+    long = {"stream": True, "ignore_eos": True, "n": 8, "max_tokens": 1500, "multiverse": {"mode": "off"}}
+    body = json.dumps(CHAT | long)
     with socket.create_connection(("127.0.0.1", server.port)) as client:
         client.settimeout(60)
         head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
