@@ -21,8 +21,8 @@ std::int32_t block_rows(const AttentionArgs& args, int threads) {
 void PagedKv::write(std::int32_t page_id, std::int32_t offset, const float* key, const float* value) const {
   for (std::int32_t head = 0; head < num_kv_heads; ++head, key += head_dim, value += head_dim) {
     float* keys = page(page_id, head);
-    for (std::int32_t d = 0; d < head_dim; ++d) keys[d * kPageTokens + offset] = key[d];
-    float* values = keys + head_dim * kPageTokens + offset * padded_dim();
+    for (std::int32_t d = 0; d < head_dim; ++d) keys[std::int64_t{d} * kPageTokens + offset] = key[d];
+    float* values = keys + std::int64_t{head_dim} * kPageTokens + std::int64_t{offset} * padded_dim();
     std::memcpy(values, value, static_cast<std::size_t>(head_dim) * sizeof(float));
   }
 }

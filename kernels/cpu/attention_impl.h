@@ -8,6 +8,8 @@
 #include "kernel_table.h"
 #include "math_impl.h"
 
+// Offsets within a page, a block or a panel: far below 2³¹.
+// NOLINTBEGIN(bugprone-implicit-widening-of-multiplication-result)
 namespace {
 
 struct AttentionState {
@@ -159,8 +161,8 @@ inline void fold_span(const multiverse::kernels::AttentionArgs& args, const mult
   }
 }
 
-void attention_block(const multiverse::kernels::AttentionArgs& args, std::int32_t kv_head, std::int32_t row_begin,
-                     std::int32_t row_end, float* scratch) {
+inline void attention_block(const multiverse::kernels::AttentionArgs& args, std::int32_t kv_head,
+                            std::int32_t row_begin, std::int32_t row_end, float* scratch) {
   const std::int32_t group = args.num_heads / args.kv.num_kv_heads;
   const std::int32_t head_dim = args.kv.head_dim;
   const std::int32_t padded_dim = (head_dim + 15) / 16 * 16;
@@ -186,3 +188,4 @@ void attention_block(const multiverse::kernels::AttentionArgs& args, std::int32_
 }
 
 }  // namespace
+// NOLINTEND(bugprone-implicit-widening-of-multiplication-result)

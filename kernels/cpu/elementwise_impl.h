@@ -4,9 +4,11 @@
 #include "kernel_table.h"
 #include "math_impl.h"
 
+// Offsets within a page, a block or a panel: far below 2³¹.
+// NOLINTBEGIN(bugprone-implicit-widening-of-multiplication-result)
 namespace {
 
-void rms_norm_row(const float* x, const float* weight, float eps, std::int64_t size, float* out) {
+inline void rms_norm_row(const float* x, const float* weight, float eps, std::int64_t size, float* out) {
   V16 squares = zero();
   std::int64_t i = 0;
   for (; i + 16 <= size; i += 16) squares = fma(load(x + i), load(x + i), squares);
@@ -18,7 +20,7 @@ void rms_norm_row(const float* x, const float* weight, float eps, std::int64_t s
   for (; i < size; ++i) out[i] = x[i] * scale * weight[i];
 }
 
-multiverse::kernels::SoftmaxSum softmax_sum_row(const float* x, std::int64_t size) {
+inline multiverse::kernels::SoftmaxSum softmax_sum_row(const float* x, std::int64_t size) {
   V16 largest = set1(x[0]);
   std::int64_t i = 0;
   for (; i + 16 <= size; i += 16) largest = max(load(x + i), largest);
@@ -49,3 +51,4 @@ multiverse::kernels::SoftmaxSum softmax_sum_row(const float* x, std::int64_t siz
 }
 
 }  // namespace
+// NOLINTEND(bugprone-implicit-widening-of-multiplication-result)

@@ -4,6 +4,8 @@
 #include "kernel_table.h"
 #include "math_impl.h"
 
+// Offsets within a page, a block or a panel: far below 2³¹.
+// NOLINTBEGIN(bugprone-implicit-widening-of-multiplication-result)
 namespace {
 
 struct Float32Panel {
@@ -76,8 +78,8 @@ inline void store_columns(const multiverse::kernels::LinearArgs& args, std::int6
   for (int i = 0; i < count; ++i) y[i] = accumulate ? y[i] + values[i] : values[i];
 }
 
-void linear_panel(const multiverse::kernels::PackedMatrix& weights, const multiverse::kernels::LinearArgs& args,
-                  std::int64_t panel, std::int64_t row, std::int64_t rows) {
+inline void linear_panel(const multiverse::kernels::PackedMatrix& weights, const multiverse::kernels::LinearArgs& args,
+                         std::int64_t panel, std::int64_t row, std::int64_t rows) {
   using multiverse::kernels::kLinearBlockRows;
   alignas(64) float sums[kLinearBlockRows * 32];
   for (std::int64_t r = 0; r < rows; ++r) {
@@ -106,3 +108,4 @@ void linear_panel(const multiverse::kernels::PackedMatrix& weights, const multiv
 }
 
 }  // namespace
+// NOLINTEND(bugprone-implicit-widening-of-multiplication-result)

@@ -48,6 +48,6 @@ inline V16 exp2(V16 x) {
   return zero_below(scale_by_power(p, whole), x, -126.0F);
 }
 
-constexpr float kLog2E = 1.4426950408889634F;
+inline constexpr float kLog2E = 1.4426950408889634F;
 
 }  // namespace

@@ -12,7 +12,7 @@ struct V16 {
 };
 
 // As in vec_avx512.h, for 16 registers of 8 floats.
-constexpr int kLinearRows = 6, kLinearVectors = 1, kScorePairs = 2, kOutputPairs = 2, kOutputVectors = 2;
+inline constexpr int kLinearRows = 6, kLinearVectors = 1, kScorePairs = 2, kOutputPairs = 2, kOutputVectors = 2;
 
 inline V16 zero() {
   return {_mm256_setzero_ps(), _mm256_setzero_ps()};

@@ -13,7 +13,7 @@ struct V16 {
 
 // Register tiles: rows of a linear tile and vectors of its panel; (query, head) pairs of a score tile; pairs and
 // vectors of an output tile. 32 registers of 16 floats.
-constexpr int kLinearRows = 12, kLinearVectors = 2, kScorePairs = 8, kOutputPairs = 4, kOutputVectors = 4;
+inline constexpr int kLinearRows = 12, kLinearVectors = 2, kScorePairs = 8, kOutputPairs = 4, kOutputVectors = 4;
 
 inline V16 zero() {
   return {_mm512_setzero_ps()};

@@ -11,7 +11,7 @@ struct V16 {
   float x[16];
 };
 
-constexpr int kLinearRows = 2, kLinearVectors = 1, kScorePairs = 1, kOutputPairs = 1, kOutputVectors = 1;
+inline constexpr int kLinearRows = 2, kLinearVectors = 1, kScorePairs = 1, kOutputPairs = 1, kOutputVectors = 1;
 
 template <class Function>
 inline V16 map(Function function) {

@@ -83,7 +83,7 @@ bool JsonReader::boolean(const std::string& key, bool fallback) {
   return fallback;
 }
 
-std::string JsonReader::string(const std::string& key, std::optional<std::string> fallback) {
+std::string JsonReader::string(const std::string& key, const std::optional<std::string>& fallback) {
   const nlohmann::json* value = find(key, !fallback);
   if (value == nullptr) return fallback.value_or("");
   if (value->is_string()) return value->get<std::string>();

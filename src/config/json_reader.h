@@ -29,7 +29,7 @@ class JsonReader {
                        std::optional<std::int64_t> fallback = std::nullopt);
   double number(const std::string& key, double min, double max, std::optional<double> fallback = std::nullopt);
   bool boolean(const std::string& key, bool fallback);
-  std::string string(const std::string& key, std::optional<std::string> fallback = std::nullopt);
+  std::string string(const std::string& key, const std::optional<std::string>& fallback = std::nullopt);
 
   // Records "FILE: `key` …".
   void fail(const std::string& key, const std::string& what);

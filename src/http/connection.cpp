@@ -40,10 +40,6 @@ bool wait_for(int fd, short events, steady_clock::time_point deadline) {
   }
 }
 
-Refusal refusal(int status, std::string message) {
-  return {status, invalid_argument(std::move(message))};
-}
-
 Refusal late(std::string_view what) {
   return {408, {ErrorCode::kDeadline, concat("the request's ", what, " did not arrive in time"), "", ""}};
 }

@@ -4,28 +4,20 @@
 #include <thread>
 
 namespace multiverse {
-namespace {
-
-constexpr std::chrono::seconds kIdle{10};
-
-}  // namespace
 
 bool ConnectionThreads::take(std::function<void()> serve) {
   const std::lock_guard lock(mutex_);
-  if (static_cast<int>(waiting_.size()) < idle_) {
-    waiting_.push_back(std::move(serve));
-    work_.notify_one();
-    return true;
+  if (static_cast<int>(waiting_.size()) >= idle_) {
+    if (threads_ >= max_threads_ || stopping_) return false;
+    try {
+      std::thread([this] { run(); }).detach();  // join() waits for the count instead
+    } catch (const std::system_error&) {
+      return false;
+    }
+    ++threads_;
   }
-  if (threads_ >= max_threads_ || stopping_) return false;
   waiting_.push_back(std::move(serve));
-  try {
-    std::thread([this] { run(); }).detach();  // join() waits for the count instead
-  } catch (const std::system_error&) {
-    waiting_.pop_back();
-    return false;
-  }
-  ++threads_;
+  work_.notify_one();
   return true;
 }
 
@@ -42,7 +34,6 @@ void ConnectionThreads::run() {
     waiting_.pop_front();
     lock.unlock();
     serve();
-    serve = nullptr;
     lock.lock();
   }
   --threads_;

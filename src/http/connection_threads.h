@@ -21,6 +21,7 @@ class ConnectionThreads {
   void join();
 
  private:
+  static constexpr std::chrono::seconds kIdle{10};
   void run();
 
   const int max_threads_;

@@ -98,16 +98,6 @@ bool Exchange::run_stream(Sink sink) {
   return stream_ended_ && !connection_.broken();
 }
 
-bool Exchange::chunk(std::string_view bytes) {
-  return bytes.empty() ? !connection_.broken() : sink_.write(bytes);
-}
-
-bool Exchange::end_stream() {
-  sink_.done();
-  stream_ended_ = true;
-  return !connection_.broken();
-}
-
 bool Exchange::probe() {
   return !head_.http_1_0 && connection_.write("HTTP/1.1 100 Continue\r\n\r\n");
 }

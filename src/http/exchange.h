@@ -1,4 +1,4 @@
-// One request and its answer: what is decided here, transport.cpp has httplib write.
+// One request and its answer: what is decided here, server.cpp has httplib write.
 #pragma once
 
 #include <chrono>
@@ -24,11 +24,8 @@ class Exchange {
  public:
   // Calls its argument with each part of the body, in order, until that says false. False where not all was taken.
   using BodyReader = std::function<bool(std::function<bool(const char* bytes, std::size_t size)>)>;
-  // Where a stream's bytes go. write: false once the client is gone.
-  struct Sink {
-    std::function<bool(std::string_view)> write;
-    std::function<void()> done;
-  };
+  // Where a stream's bytes go. False once the client is gone.
+  using Sink = std::function<bool(std::string_view bytes)>;
 
   Exchange(Connection& connection, const RequestHead& head);
 
@@ -54,9 +51,9 @@ class Exchange {
   // status line is written, and calls chunk() any number of times, then end_stream().
   void send_stream(std::function<void()> write);
 
-  // Both: false once the client is gone.
-  bool chunk(std::string_view bytes);
-  bool end_stream();
+  // False once the client is gone.
+  bool chunk(std::string_view bytes) { return bytes.empty() ? !connection_.broken() : sink_(bytes); }
+  void end_stream() { stream_ended_ = true; }
 
   // Makes a client that only half closed go on waiting, and one that closed show itself at the next look: an interim
   // answer, which RFC 9110 lets a server send at any time. False where the protocol has none.

@@ -5,15 +5,16 @@
 #include <charconv>
 
 namespace multiverse {
+
+Refusal refusal(int status, std::string message) {
+  return {status, invalid_argument(std::move(message))};
+}
+
 namespace {
 
 // RFC 9110's and PATCH: those that httplib takes.
 constexpr std::array<std::string_view, 9> kMethods{"GET",     "HEAD",    "POST",  "PUT",  "DELETE",
                                                    "CONNECT", "OPTIONS", "TRACE", "PATCH"};
-
-Refusal refusal(int status, std::string message) {
-  return {status, invalid_argument(std::move(message))};
-}
 
 bool is_token_char(char c) {
   static constexpr std::string_view kMarks = "!#$%&'*+-.^_`|~";

@@ -18,6 +18,7 @@ struct Refusal {
   int status = 400;
   Error error;
 };
+Refusal refusal(int status, std::string message);  // of an invalid argument
 
 struct RequestHead {
   std::string method;

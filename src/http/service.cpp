@@ -261,25 +261,16 @@ void Service::completions(Exchange& exchange, const std::string& body) {
 }
 
 // A generation request, from its arrival until its answer is written. wait_idle() waits for it.
-class Service::Underway {
- public:
-  explicit Underway(Service& service) : place_(service), ticket(service.metrics_) {}
-
- private:
-  struct Place {
-    explicit Place(Service& of) : service(of) {
-      const std::lock_guard lock(service.mutex_);
-      ++service.running_;
-    }
-    ~Place() {
-      const std::lock_guard lock(service.mutex_);
-      if (--service.running_ == 0) service.idle_.notify_all();
-    }
-    Service& service;
-  };
-  const Place place_;  // given back last
-
- public:
+struct Service::Underway {
+  explicit Underway(Service& of) : service(of), ticket(of.metrics_) {
+    const std::lock_guard lock(service.mutex_);
+    ++service.running_;
+  }
+  ~Underway() {
+    const std::lock_guard lock(service.mutex_);
+    if (--service.running_ == 0) service.idle_.notify_all();
+  }
+  Service& service;
   GenerationTicket ticket;
   std::unique_ptr<Generation> generation;
 };

@@ -61,7 +61,7 @@ class Service {
 
   using Parser = Result<Job> (*)(std::string_view body, const ServedModel& model);
   void generate(Exchange& exchange, const std::string& body, Parser parse);
-  class Underway;
+  struct Underway;
   void admit(Exchange& exchange, Underway& underway, const std::function<Result<Job>(const ServedModel& model)>& parse);
   void reject(Exchange& exchange, GenerationTicket& ticket, const Error& error);
   void guard(Exchange& exchange, const std::function<void()>& work);

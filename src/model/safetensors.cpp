@@ -307,7 +307,7 @@ Result<Safetensors> Safetensors::open_dir(const std::string& model_dir) {
   if (!shards.ok()) return shards.error();
   Safetensors out;
   for (const std::string& shard : shards.value()) {
-    if (const Status added = out.add_file(model_dir + "/" + shard); !added.ok()) return added.error();
+    if (const Status added = out.add_file(concat(model_dir, "/", shard)); !added.ok()) return added.error();
   }
   for (const auto& [tensor, shard] : weight_map.items()) {
     const TensorView* view = out.find(tensor);

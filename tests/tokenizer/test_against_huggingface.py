@@ -304,6 +304,8 @@ def test_splits_around_every_character(name, tmp_path):
     """The categories of characters newer than PCRE2's tables, and those of every other."""
     huggingface = show_borders(name, tmp_path)
     every = [chr(c) for c in (*range(1, 0x34000), *range(0xE0000, 0xE0200)) if not 0xD800 <= c < 0xE000]
+    # Of the many alike that Python's tables know, one in 16 is enough.
+    every = [c for c in every if ord(c) < 0x3400 or ord(c) % 16 == 0 or unicodedata.category(c) == "Cn"]
     if name == "behaviours":  # numbers of Unicode 17, which the judge's Digits (Rust) doesn't know but its patterns do
         every = [c for c in every if not 0x11DE0 <= ord(c) <= 0x11DE9 and not 0x16FF4 <= ord(c) <= 0x16FF6]
     around = [f"x{c}y{c}. {c}{c}\n1{c}\n" for c in every]
