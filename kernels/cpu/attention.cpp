@@ -28,7 +28,7 @@ void PagedKv::write(std::int32_t page_id, std::int32_t offset, const float* key,
 }
 
 std::size_t attention_scratch_floats(std::int32_t head_dim) {
-  const PagedKv kv{nullptr, 1, head_dim};
+  const PagedKv kv{nullptr, 0, 1, head_dim};
   return static_cast<std::size_t>(kMaxPairs) * static_cast<std::size_t>(17 + kv.padded_dim());
 }
 

@@ -33,8 +33,10 @@ inline void score_tile(const PageTile& tile, const float* keys, int first, const
   Vectors<P> even, odd;
   for (int i = 0; i < P; ++i) even[i] = odd[i] = zero();
   for (std::int32_t d = 0; d < tile.head_dim; d += 2) {
-    const V16 key0 = load(keys + d * 16);
-    const V16 key1 = load(keys + d * 16 + 16);
+    V16 key0 = load(keys + d * 16);
+    V16 key1 = load(keys + d * 16 + 16);
+    keep_in_register(key0);
+    keep_in_register(key1);
     for (int i = 0; i < P; ++i) {
       even[i] = fma(set1(tile.queries[first + i][d]), key0, even[i]);
       odd[i] = fma(set1(tile.queries[first + i][d + 1]), key1, odd[i]);
@@ -71,7 +73,9 @@ inline void value_tile(const float* page_values, const float* weights, int slots
   }
   for (int slot = 0; slot < slots; ++slot) {
     Vectors<D> value;
-    for (int v = 0; v < D; ++v) value[v] = load(page_values + slot * padded_dim + v * 16);
+    for (int v = 0; v < D; ++v) {
+      value[v] = load(page_values + slot * padded_dim + v * 16);
+    }
     for (int i = 0; i < P; ++i) {
       const V16 weight = set1(weights[i * 16 + slot]);
       for (int v = 0; v < D; ++v) sum[i][v] = fma(weight, value[v], sum[i][v]);
@@ -126,7 +130,7 @@ inline void fold_span(const multiverse::kernels::AttentionArgs& args, const mult
   const std::int64_t page_floats = std::int64_t{16} * (args.kv.head_dim + padded_dim);
   const auto page_at = [&](std::int32_t n) {
     const std::int64_t id = args.pages[span.first_page + n];
-    return args.kv.base + (id * args.kv.num_kv_heads + kv_head) * page_floats;
+    return args.kv.base + (std::int64_t{kv_head} * args.kv.num_pages + id) * page_floats;
   };
   // The block has at most kMaxPairs pairs; see block_rows in attention.cpp.
   const float* queries[multiverse::kernels::kMaxPairs];
@@ -151,10 +155,6 @@ inline void fold_span(const multiverse::kernels::AttentionArgs& args, const mult
     const std::int64_t skipped = static_cast<std::int64_t>(from - block.begin) * group;
     const AttentionState rows = {state.largest + skipped, state.sums + skipped * 16,
                                  state.values + skipped * padded_dim};
-    if (n + 1 < pages) {
-      const float* next = page_at(n + 1);
-      for (std::int64_t i = 0; i < page_floats; i += 16) prefetch(next + i);
-    }
     fold_page({queries, visible, args.kv.head_dim, padded_dim, scale}, page_at(n), pairs, rows);
   }
 }

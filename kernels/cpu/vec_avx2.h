@@ -102,8 +102,8 @@ inline V16 load_bf16(const std::uint32_t* p, int half) {
   const __m256i mask = _mm256_set1_epi32(static_cast<int>(0xFFFF0000U));
   return {_mm256_castsi256_ps(_mm256_and_si256(lo, mask)), _mm256_castsi256_ps(_mm256_and_si256(hi, mask))};
 }
-inline void prefetch(const void* p) {
-  _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0);
+inline void keep_in_register(V16& a) {
+  __asm__("" : "+x"(a.lo), "+x"(a.hi));
 }
 
 }  // namespace

@@ -83,8 +83,9 @@ inline V16 load_bf16(const std::uint32_t* p, int half) {
   return {_mm512_castsi512_ps(half == 0 ? _mm512_slli_epi32(words, 16)
                                         : _mm512_and_si512(words, _mm512_set1_epi32(static_cast<int>(0xFFFF0000U))))};
 }
-inline void prefetch(const void* p) {
-  _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0);
+// Else the compiler reads a value that several multiply-adds use from memory for each of them.
+inline void keep_in_register(V16& a) {
+  __asm__("" : "+v"(a.v));
 }
 
 }  // namespace

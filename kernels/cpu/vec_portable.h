@@ -105,6 +105,6 @@ inline V16 load_bf16(const std::uint32_t* p, int half) {
     return value;
   });
 }
-inline void prefetch(const void*) {}
+inline void keep_in_register(V16&) {}
 
 }  // namespace

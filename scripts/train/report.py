@@ -36,7 +36,7 @@ def summary(records):
     parallel, sequential = by_wording.get("parallel", {}), by_wording.get("sequential", {})
     wide = [r for r in parallel.values() if r["parts"] >= 3]
     out["parallelism"] = ratio((r["tokens"], r["critical_path"]) for r in wide)
-    blocks = [i for i, r in parallel.items() if r["blocks"] and i in sequential]
+    blocks = [i for i, r in parallel.items() if r["blocks"] and i in sequential and sequential[i]["tokens"]]
     out["speed"] = ratio((sequential[i]["tokens"], parallel[i]["critical_path"]) for i in blocks)
     out["problems_with_three_parts"], out["problems_with_blocks"] = len(wide), len(blocks)
     out["malformed"] = sum(1 for r in records if r["malformed"])
@@ -65,7 +65,8 @@ def table(result):
     lines.append("")
     for wording, cell in result["accuracy"].items():
         share = cell["right"] / cell["total"]
-        lines.append(f"right, {wording} wording: {share:.1%} (95 % interval {cell['interval'][0]:.1%}-{cell['interval'][1]:.1%}){verdict(share, TARGETS['accuracy'])}")
+        low, high = cell["interval"]
+        lines.append(f"right, {wording} wording: {share:.1%} (95 % interval {low:.1%}-{high:.1%}){verdict(share, TARGETS['accuracy'])}")
     for name, text, count in (
         ("parallelism", "tokens / critical path, problems of 3 parts or more", "problems_with_three_parts"),
         ("speed", "sequential tokens / parallel critical path, problems solved with blocks", "problems_with_blocks"),

@@ -1,4 +1,4 @@
-"""Positions and visibility of structured text, as the server defines them (docs of the fork and the join).
+"""Positions and visibility of structured text, as the server gives them.
 
 The training's view: whole well-formed texts at once. Every path starts again at the position after its goal, sees no sibling, and the
 conclusion follows the longest path and sees them all. What the server writes itself carries no loss.

@@ -13,7 +13,9 @@ ABOUT = (
     "I am a tiny model that thinks in parallel. I solve counting and arithmetic problems such as products, greatest common divisors, "
     "prime factors and medians. Please ask me one."
 )
-GREETINGS = ("Hello", "Hello!", "hello", "Hi", "Hi!", "hi", "Hi there", "Hey", "Hey there!", "Good morning", "Good evening!", "How are you?", "What's up?")
+GREETINGS = (
+    "Hello", "Hello!", "hello", "Hi", "Hi!", "hi", "Hi there", "Hey", "Hey there!", "Good morning", "Good evening!", "How are you?", "What's up?",
+)  # fmt: skip
 ABOUT_YOU = (
     "Who are you?", "What are you?", "What can you do?", "What is your name?", "Tell me about yourself.", "Are you a person?", "Help",
     "How can you help me?", "Which model are you?", "What do you know?", "Who made you?", "Can you help me?", "who are you", "Are you ChatGPT?",

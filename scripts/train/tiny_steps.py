@@ -36,9 +36,11 @@ def plus(a, b):
 
 
 def times(a, b):
-    """Long multiplication: one row for each digit of b, shifted and added up."""
+    """Long multiplication: one row for each digit of b that isn't zero, shifted and added up."""
     lines, total = [], None
     for shift, digit in enumerate(reversed(str(b))):
+        if digit == "0":
+            continue
         row_lines, row = times_digit(a, int(digit))
         lines += row_lines
         row *= 10**shift

@@ -9,7 +9,7 @@ import random
 from dataclasses import dataclass
 
 import tiny_steps as steps
-from tiny_kinds import KINDS, SELF_CONTAINED, SMALL, draw_part
+from tiny_kinds import KINDS, SELF_CONTAINED, SMALL, draw_part, say
 
 PARALLEL = " Think step by step and in parallel before answering."
 SEQUENTIAL = " Think step by step before answering."
@@ -17,14 +17,22 @@ HELD_OUT_SHARE = 64  # one problem in so many is never trained on
 
 WORDS = {
     "sum": ("What is the sum of {items}?", "Add up {items}.", "Compute {items} and give the sum of the results.", "Find the total of {items}.",
-            "What do {items} add up to?"),
+            "What do {items} add up to?", "Work out {items}. What is their sum?"),
     "max": ("Which is the largest of {items}?", "Find the largest value among {items}.", "Compute {items} and give the largest result.",
-            "What is the maximum of {items}?"),
+            "What is the maximum of {items}?", "What is the greatest of {items}?", "Work out {items}. Which result is the largest?"),
     "min": ("Which is the smallest of {items}?", "Find the smallest value among {items}.", "Compute {items} and give the smallest result.",
-            "What is the minimum of {items}?"),
+            "What is the minimum of {items}?", "Work out {items}. Which result is the smallest?"),
     "list": ("Compute {items}.", "List {items} in this order.", "What are {items}?", "Find {items} and list the results.",
-             "Give the results of {items}."),
+             "Give the results of {items}.", "Calculate {items}.", "Work out {items}.", "What is {items}?", "{items}?", "Find {items}."),
 }  # fmt: skip
+# Above the items on lines of their own.
+HEADINGS = {
+    "sum": ("Add up the following:", "Compute these and give the sum of the results:"),
+    "max": ("Which of these is the largest?", "Compute the following and give the largest result:"),
+    "min": ("Which of these is the smallest?", "Compute the following and give the smallest result:"),
+    "list": ("Compute the following:", "Work these out:", "Solve:", "Give the results of:"),
+}
+SHORT_WORDS = ("What is {items}?", "Compute {items}.", "How much is {items}?", "{items}=?", "{items}", "Calculate {items}.", "What's {items}?")
 OPENINGS = ("", "", "", "", "Hi! ", "Please help me. ", "A question: ", "Here are some {ask}. ", "I need {ask}. ")
 
 
@@ -73,8 +81,21 @@ def combine(op, results):
     return lines, value
 
 
-def joined(items):
-    return items[0] if len(items) == 1 else ", ".join(items[:-1]) + " and " + items[-1]
+def joined(rng, items):
+    if len(items) == 1:
+        return items[0]
+    comma, last = rng.choice(((", ", " and "),) * 6 + ((", ", ", and "), (", ", ", "), ("; ", "; ")))
+    return comma.join(items[:-1]) + last + items[-1]
+
+
+def phrase(rng, op, items):
+    """The question's sentence, or a list of lines."""
+    if len(items) > 1 and rng.random() < 0.15:
+        bullet = rng.choice(("- ", "* ", "{n}. ", "{n}) ", "", "({a}) "))
+        return rng.choice(HEADINGS[op]) + "".join(f"\n{bullet.format(n=i + 1, a='abcdefgh'[i])}{item}" for i, item in enumerate(items))
+    text = rng.choice(WORDS[op]).format(items=joined(rng, items))
+    text = text[0].upper() + text[1:]
+    return text[:-1] if text[-1] in ".?" and rng.random() < 0.04 else text
 
 
 def leaf(kind, part, label, name=""):
@@ -93,8 +114,8 @@ def flat(rng, kind, mixed=False, count=None):
     if kind == "polynomial":
         kinds = kinds[:6]
     parts = [draw_part(k, rng) for k in kinds]
-    op = "list" if len(parts) == 1 else rng.choice(("list", "max", "min", "sum") if mixed else KINDS[kind].ops)
-    if kind == "product" and op == "sum" and len(parts) > 2:
+    op = "list" if len(parts) == 1 else rng.choice(sorted(set.intersection(*(set(KINDS[k].ops) for k in kinds))))
+    if "product" in kinds and op == "sum" and len(parts) > 2:
         op = rng.choice(("max", "min", "list"))  # long sums are serial: they would undo what the paths save
     names = rng.sample("ABCDEFGH", len(parts)) if rng.random() < 0.2 else list("ABCDEFGH"[: len(parts)])
     preamble = ""
@@ -104,16 +125,17 @@ def flat(rng, kind, mixed=False, count=None):
         parts = [coefficients + (x,) for x in xs]
         degree = len(coefficients) - 1
         powers = [f"x^{degree - i}" if i < degree - 1 else "x" for i in range(degree)] + [""]
-        preamble = "f(x)=" + "+".join(f"{c}{x}" for c, x in zip(coefficients, powers)) + ". "
+        equals, plus = rng.choice((("=", "+"), (" = ", " + ")))
+        preamble = f"f(x){equals}" + plus.join(f"{c}{x}" for c, x in zip(coefficients, powers)) + ". "
     elif KINDS[kind].listed and not mixed:
         preamble = "".join(f"{n}: {', '.join(map(str, p))}. " for n, p in zip(names, parts))
         preamble = preamble if rng.random() < 0.5 else preamble.replace(". ", "; ")[:-2] + ". "
     if len(set(parts)) < len(parts):
         return flat(rng, kind, mixed, count)
     form = {k: rng.choice(KINDS[k].say) for k in sorted(set(kinds))}
-    items = [form[k].format(*p, name=n, x=p[-1]) for k, p, n in zip(kinds, parts, names)]
+    items = [say(form[k], p, n) for k, p, n in zip(kinds, parts, names)]
     opening = rng.choice(OPENINGS).format(ask="numbers" if mixed else KINDS[kind].ask)
-    question = opening + preamble + rng.choice(WORDS[op]).format(items=joined(items))
+    question = opening + preamble + phrase(rng, op, items)
     nodes = [leaf(k, p, str(i + 1), n) for i, (k, p, n) in enumerate(zip(kinds, parts, names))]
     canonical = "|".join(sorted(f"{k}{p}" for k, p in zip(kinds, parts)))
     return finish("mixed" if mixed else kind, question, canonical, nodes, op)
@@ -121,7 +143,7 @@ def flat(rng, kind, mixed=False, count=None):
 
 def grouped(rng):
     """Two or three groups of parts: each group is combined, then the groups' results are."""
-    kinds = [rng.choice(SMALL[:4] + SMALL[5:]) for _ in range(rng.choice((2, 2, 3)))]
+    kinds = [rng.choice(SMALL) for _ in range(rng.choice((2, 2, 3)))]
     if rng.random() < 0.5:
         kinds = kinds[:1] * len(kinds)
     inner, outer = rng.choice(("sum", "max", "min")), rng.choice(("list", "max", "min", "sum"))
@@ -149,26 +171,33 @@ def grouped(rng):
 
 
 def short(rng):
-    """Small sums that are not worth a block."""
+    """Small sums and comparisons that are not worth a block."""
+    if rng.random() < 0.15:
+        op, numbers = rng.choice(("max", "min")), [rng.randint(2, 999) for _ in range(rng.choice((2, 2, 3)))]
+        lines, answer = combine(op, numbers)
+        words = {"max": ("Which is larger, {x}?", "What is the largest of {y}?"), "min": ("Which is smaller, {x}?", "What is the smallest of {y}?")}[op]
+        texts = list(map(str, numbers))
+        question = rng.choice(words).format(x=" or ".join(texts), y=joined(rng, texts))
+        return Problem("short", question, str(answer), f"short {op} {sorted(numbers)}", 1, lines, op)
     count = rng.choice((1, 1, 1, 2, 2, 3))
     lines, results, items, op = [], [], [], rng.choice(("list", "list", "sum", "max"))
+    spaced = rng.random() < 0.3
     for _ in range(count):
         sign = rng.choice("+-*")
         a, b = (rng.randint(2, 9), rng.randint(2, 9)) if sign == "*" else (rng.randint(2, 99), rng.randint(2, 99))
         a, b = (max(a, b), min(a, b)) if sign == "-" else (a, b)
         results.append(a + b if sign == "+" else a - b if sign == "-" else a * b)
-        items.append(f"{a}{sign}{b}")
-        lines.append(f"{items[-1]}={results[-1]}")
+        items.append(f"{a} {sign} {b}" if spaced else f"{a}{sign}{b}")
+        lines.append(f"{a}{sign}{b}={results[-1]}")
     op = "list" if count == 1 else op
     more, answer = combine(op, results)
-    words = WORDS[op] if count > 1 else ("What is {items}?", "Compute {items}.", "How much is {items}?", "{items}=?")
-    canonical = "|".join(sorted(items))
-    return Problem("short", rng.choice(words).format(items=joined(items)), str(answer), f"short {canonical}", 1, lines + more, op)
+    question = phrase(rng, op, items) if count > 1 else rng.choice(SHORT_WORDS).format(items=items[0])
+    return Problem("short", question, str(answer), f"short {'|'.join(sorted(lines))}", 1, lines + more, op)
 
 
 def single(rng):
     """One long part: nothing to run beside it."""
-    problem = flat(rng, rng.choice(SELF_CONTAINED + ("product", "base")), count=1)
+    problem = flat(rng, rng.choice(SELF_CONTAINED), count=1)
     problem.family = "single"
     return problem
 

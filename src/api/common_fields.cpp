@@ -100,8 +100,8 @@ void read_stop(FieldReader& fields, const ServedModel& model, Job& job, Generate
     }
   };
   if (stop != nullptr && stop->is_array()) {
-    if (stop->size() > kMaxStops) {
-      fields.fail_value("stop", *stop, concat("at most ", kMaxStops, " strings are allowed"));
+    if (stop->size() > model.max_stop_strings) {
+      fields.fail_value("stop", *stop, concat("at most ", model.max_stop_strings, " strings are allowed"));
     } else {
       for (const Json& value : *stop) take(value);
     }

@@ -30,14 +30,21 @@ std::int64_t available_memory() {
 KvPool::KvPool(Buffer buffer, std::int32_t num_pages, const ModelConfig& config)
     : buffer_(std::move(buffer)),
       num_pages_(num_pages),
-      shape_{nullptr, static_cast<std::int32_t>(config.num_kv_heads), static_cast<std::int32_t>(config.head_dim)} {}
+      shape_{nullptr, num_pages, static_cast<std::int32_t>(config.num_kv_heads),
+             static_cast<std::int32_t>(config.head_dim)} {}
 
 Result<KvPool> KvPool::allocate(const ModelConfig& config, std::int64_t bytes) {
-  const kernels::PagedKv shape{nullptr, static_cast<std::int32_t>(config.num_kv_heads),
+  const kernels::PagedKv shape{nullptr, 0, static_cast<std::int32_t>(config.num_kv_heads),
                                static_cast<std::int32_t>(config.head_dim)};
   const std::int64_t page_bytes =
       static_cast<std::int64_t>(shape.page_floats() * sizeof(float)) * config.num_kv_heads * config.num_layers;
   if (bytes < 0) return invalid_argument(concat("kv_cache_bytes is ", bytes, ", below 0"), "kv_cache_bytes");
+  // The system would promise more than it has and end the process when the pages are first used.
+  if (const std::int64_t available = available_memory(); bytes > available) {
+    return invalid_argument(
+        concat("kv_cache_bytes is ", bytes, "; this machine has ", available, " bytes available: lower kv_cache_bytes"),
+        "kv_cache_bytes");
+  }
   std::int64_t pages = bytes / page_bytes;
   if (bytes == 0) {
     const std::int64_t enough = kDefaultContexts * ((config.max_position + kPageTokens - 1) / kPageTokens);

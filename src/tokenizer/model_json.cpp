@@ -40,7 +40,7 @@ Status check_options(const Json& model) {
   }
   for (const std::string_view name : {"continuing_subword_prefix", "end_of_word_suffix"}) {
     const Json& affix = field(model, name);
-    if (!affix.is_null() && affix != "") {
+    if (!affix.is_null() && affix != Json("")) {
       return unsupported(concat("the model's ", name, " is set, which is not supported"));
     }
   }

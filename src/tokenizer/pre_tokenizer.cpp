@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <string>
 
+#include "tokenizer/newer_characters.h"
+
 namespace multiverse::tokenizer {
 namespace {
 
@@ -70,32 +72,39 @@ std::vector<TextRange> split(std::string_view text, const SplitStep& step) {
   return pieces_of(parts_of(text, step), step.behavior);
 }
 
+// What ByteLevel does to `piece`, which patterns see as `seen`.
+void byte_level(const PreTokenizer& options, std::string_view piece, std::string_view seen,
+                const std::function<void(std::string_view)>& take) {
+  std::string prefixed;
+  std::string seen_prefixed;
+  if (options.add_prefix_space && piece.front() != ' ') {
+    piece = prefixed.assign(1, ' ').append(piece);
+    seen = seen_prefixed.assign(1, ' ').append(seen);
+  }
+  if (options.byte_level_pattern == nullptr) return take(piece);
+  for (const TextRange part : split(seen, {options.byte_level_pattern, SplitBehavior::kIsolated, false}))
+    take(piece.substr(part.begin, part.end - part.begin));
+}
+
 }  // namespace
 
 void PreTokenizer::run(std::string_view text, const std::function<void(std::string_view)>& take) const {
+  std::string replaced;
+  std::string_view seen = text;  // what the patterns see, byte for byte as long
+  if (may_have_newer_characters(text)) seen = replaced = with_older_characters(text);
+
   std::vector<TextRange> pieces = {{0, text.size()}};
   for (const SplitStep& step : splits) {
     std::vector<TextRange> finer;
     for (const TextRange piece : pieces) {
-      for (const TextRange part : split(text.substr(piece.begin, piece.end - piece.begin), step))
+      for (const TextRange part : split(seen.substr(piece.begin, piece.end - piece.begin), step))
         finer.push_back({piece.begin + part.begin, piece.begin + part.end});
     }
     pieces = std::move(finer);
   }
-  std::string prefixed;
-  for (const TextRange range : pieces) {
-    std::string_view piece = text.substr(range.begin, range.end - range.begin);
-    if (piece.empty()) continue;
-    if (add_prefix_space && piece.front() != ' ') {
-      prefixed.assign(1, ' ').append(piece);
-      piece = prefixed;
-    }
-    if (byte_level_pattern == nullptr) {
-      take(piece);
-      continue;
-    }
-    for (const TextRange part : split(piece, {byte_level_pattern, SplitBehavior::kIsolated, false}))
-      take(piece.substr(part.begin, part.end - part.begin));
+  for (const TextRange piece : pieces) {
+    const std::size_t size = piece.end - piece.begin;
+    if (size > 0) byte_level(*this, text.substr(piece.begin, size), seen.substr(piece.begin, size), take);
   }
 }
 

@@ -17,11 +17,7 @@ struct TextRange {
 };
 
 // Immutable after compile; any thread.
-//
-// PCRE2 10.42 knows Unicode 14, Oniguruma in `tokenizers` 0.23 Unicode 17: characters that were assigned later than
-// Unicode 14 (none is in daily use: 9,272 letters, mostly CJK extensions H to J, and 1,022 others) are to
-// us in no category, so that text holding them may be split at other places than there. Over all characters of Unicode
-// 14 the two agree, property by property.
+// It knows the characters of Unicode 14; newer_characters.h says what becomes of later ones.
 class SplitPattern {
  public:
   // `pattern` in Oniguruma's syntax. Refused: what isn't translated, doesn't compile, or can match nothing at all.

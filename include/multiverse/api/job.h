@@ -38,7 +38,6 @@ Result<Job> parse_completion_request(std::string_view body, const ServedModel& m
 // Limits of requests that no configuration changes (docs/api.md).
 inline constexpr std::size_t kMaxMessages = 4096;
 inline constexpr std::size_t kMaxPrompts = 8;
-inline constexpr std::size_t kMaxStops = 4;
 inline constexpr std::size_t kMaxStopBytes = 256;
 inline constexpr std::size_t kMaxStopTokens = 64;
 inline constexpr std::size_t kMaxLogitBias = 1024;

@@ -27,6 +27,7 @@ struct ServedModel {
   std::int32_t vocab_size = 0;                        // token ids of requests are below it
   std::int32_t max_model_len = 0;                     // positions
   std::int32_t max_n = 8;                             // cap of `n`
+  std::size_t max_stop_strings = 4;                   // cap of `stop`
   StructureLimits limits;                             // caps and defaults of `multiverse`; 0 = no cap of ours
 
   const std::vector<std::int32_t>& control_tokens() const;

@@ -15,11 +15,13 @@ inline constexpr int kPageTokens = 16;  // as in exec/step.h
 // of query heads may not be larger.
 inline constexpr int kMaxPairs = 128;
 
-// One layer's keys and values. A page holds, for each KV head, the keys transposed (head_dim, 16) and then the values
+// One layer's keys and values. For each KV head a page holds the keys transposed (head_dim, 16) and then the values
 // (16, padded_dim): so the scores of a page's 16 tokens are one vector, and so is a slice of the output. padded_dim is
-// head_dim rounded up to 16; the padding is zero. Slots that no span names are never read into a result.
+// head_dim rounded up to 16; the padding is zero. A head's pages stand side by side, so that a run of neighbouring pages
+// is one stream to the hardware's prefetcher. Slots that no span names are never read into a result.
 struct PagedKv {
-  float* base = nullptr;  // (num_pages, num_kv_heads, page_floats)
+  float* base = nullptr;  // (num_kv_heads, num_pages, page_floats)
+  std::int32_t num_pages = 0;
   std::int32_t num_kv_heads = 0;
   std::int32_t head_dim = 0;  // a multiple of 8
 
@@ -28,8 +30,8 @@ struct PagedKv {
     return static_cast<std::size_t>(kPageTokens) * static_cast<std::size_t>(head_dim + padded_dim());
   }
   float* page(std::int32_t page_id, std::int32_t kv_head) const {
-    return base + (static_cast<std::size_t>(page_id) * static_cast<std::size_t>(num_kv_heads) +
-                   static_cast<std::size_t>(kv_head)) *
+    return base + (static_cast<std::size_t>(kv_head) * static_cast<std::size_t>(num_pages) +
+                   static_cast<std::size_t>(page_id)) *
                       page_floats();
   }
   // key, value: (num_kv_heads, head_dim)
