@@ -267,15 +267,12 @@ void RequestTree::commit(std::int32_t sample, BranchId branch, const SampleResul
     if (append(at, drawn.token, &drawn)) advance(at, drawn.token);
     return;
   }
-  if (branch_at(at).depth() > 0) {
-    if (stop_token) {
-      cut(sample, branch);
-    } else {
-      close_path(at);
-    }
+  if (branch_at(at).depth() > 0 && !stop_token) {
+    close_path(at);
     return;
   }
   TokenEvent event;
+  event.branch = branch;
   event.token = drawn.token;
   event.sample = sample;
   event.end_of_text = true;
@@ -287,7 +284,11 @@ void RequestTree::commit(std::int32_t sample, BranchId branch, const SampleResul
   ++state.generated;
   state.statistics.critical_path_tokens =
       std::max(state.statistics.critical_path_tokens, branch_at(at).chain.token_depth + 1);
-  finish_sample(sample, FinishReason::kStop);
+  if (branch_at(at).depth() > 0) {
+    cut(sample, branch);  // what precedes the path in the text still runs to its end
+  } else {
+    finish_sample(sample, FinishReason::kStop);
+  }
 }
 
 void RequestTree::end_step() {
@@ -580,6 +581,7 @@ void RequestTree::finish_sample(std::int32_t sample, FinishReason reason) {
     Segment& dropped = segment(*id);
     if (dropped.frozen && !dropped.complete()) --incomplete_frozen;
     num_tokens_ -= dropped.size();
+    if (keep_for_logprobs(*id)) continue;
     while (!dropped.pages.empty()) dropped.pages.pop_back();
     dropped.tokens.clear();
     dropped.computed = 0;
@@ -590,6 +592,25 @@ void RequestTree::finish_sample(std::int32_t sample, FinishReason reason) {
   event.completion_tokens = state.generated;
   event.parallel = state.statistics;
   events.emplace_back(event);
+}
+
+// A sample that ends before its copy of the prompt's tail was computed (max_tokens is less than the forced tokens that
+// the prompt's structure calls for) leaves the copy to the prompt: the log-probabilities of its tokens are still
+// wanted.
+bool RequestTree::keep_for_logprobs(SegmentId id) {
+  Segment& tail = segment(id);
+  if (request_.prompt_top_logprobs < 0 || tail.text_begin < 0 || tail.computed >= tail.prompt_tokens) return false;
+  tail.tokens.resize(static_cast<std::size_t>(tail.prompt_tokens));
+  tail.sample = -1;
+  tail.branch = -1;
+  tail.frozen = true;
+  tail.next_in_text = -1;
+  num_tokens_ += tail.size();
+  ++incomplete_frozen;
+  SegmentId last = first_segment_;
+  while (last >= 0 && segment(last).next_in_text >= 0) last = segment(last).next_in_text;
+  (last < 0 ? first_segment_ : segment(last).next_in_text) = id;
+  return true;
 }
 
 void RequestTree::finish_all(FinishReason reason) {

@@ -319,6 +319,44 @@ TEST(Scheduler, PromptLogprobsComeFromTheRowBeforeEachDrawnToken) {
   }
 }
 
+TEST(Scheduler, PromptLogprobsComeThoughTheSampleEndsWithItsForcedTokens) {
+  const std::vector<TokenId> whole = two_paths();
+  for (std::size_t cut = 1; cut < whole.size(); ++cut) {
+    SCOPED_TRACE("prompt ends after token " + std::to_string(cut) + " of the text");
+    Bench bench(whole);
+    bench.request.prompt.insert(bench.request.prompt.end(), whole.begin(),
+                                whole.begin() + static_cast<std::ptrdiff_t>(cut));
+    bench.request.prompt_top_logprobs = 0;
+    bench.request.max_tokens = 1;
+    bench.run();
+    ASSERT_TRUE(bench.scheduler->idle());
+    const auto& prompt = std::get<PromptEvent>(bench.events[1].front());
+    const Structure structure = read_structure(bench.request.prompt, bench.dialect, StructureLimits{});
+    for (std::size_t i = 1; i < prompt.logprobs.size(); ++i) {
+      EXPECT_EQ(prompt.logprobs[i].has_value(), !structure.forced[i]) << i;
+    }
+    EXPECT_EQ(bench.end().completion_tokens, 1);
+  }
+}
+
+TEST(Scheduler, AStopTokenInAPathCutsTheTextThere) {
+  Bench bench(two_paths());
+  bench.request.stop_tokens = {46};  // in path 2
+  bench.run();
+  EXPECT_EQ(bench.end().reason, FinishReason::kStop);
+  std::vector<TokenEvent> ends;
+  for (const Event& event : bench.events[1]) {
+    if (const auto* token = std::get_if<TokenEvent>(&event); token != nullptr && token->end_of_text)
+      ends.push_back(*token);
+  }
+  ASSERT_EQ(ends.size(), 1U);
+  EXPECT_EQ(ends[0].token, 46);
+  EXPECT_EQ(ends[0].branch, 2);
+  const std::vector<TokenId> made = bench.text();
+  EXPECT_TRUE(std::find(made.begin(), made.end(), TokenId{44}) != made.end()) << "path 1 was not finished";
+  EXPECT_TRUE(std::find(made.begin(), made.end(), TokenId{kConclusion}) == made.end()) << "the parent went on";
+}
+
 TEST(Scheduler, ASecondRequestFindsThePrefixOfTheFirst) {
   Bench bench(two_paths());
   bench.request.prompt.assign(200, 35);

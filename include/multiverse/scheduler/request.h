@@ -51,9 +51,10 @@ struct TokenEvent {
   std::int32_t sample = 0;
   std::int32_t branch = 0;  // handle within the sample; 0 is the root; given by ForkEvent
   TokenId token = 0;
-  bool forced = false;       // written by the engine, not drawn
-  bool end_of_text = false;  // the end token that finished the sample: no text
-  float logprob = 0.0F;      // where wanted; forced tokens have none
+  bool forced = false;  // written by the engine, not drawn
+  bool end_of_text =
+      false;             // an end token, which is no text: the reply ends here (in a path: where it stands in the text)
+  float logprob = 0.0F;  // where wanted; forced tokens have none
   std::vector<TokenLogprob> top;
 };
 struct ForkEvent {

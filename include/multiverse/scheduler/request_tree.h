@@ -176,6 +176,7 @@ class RequestTree {
   void check_limits(const Place& at);
   void end_branch(const Place& at);
   void finish_sample(std::int32_t sample, FinishReason reason);
+  bool keep_for_logprobs(SegmentId id);
   ForkLimits fork_limits(const Sample& sample, const Branch& branch) const;
   static std::int32_t room_to_close(std::size_t depth);
   bool is_end_token(TokenId token) const;

@@ -17,8 +17,8 @@ inline constexpr int kMaxPairs = 128;
 
 // One layer's keys and values. For each KV head a page holds the keys transposed (head_dim, 16) and then the values
 // (16, padded_dim): so the scores of a page's 16 tokens are one vector, and so is a slice of the output. padded_dim is
-// head_dim rounded up to 16; the padding is zero. A head's pages stand side by side, so that a run of neighbouring pages
-// is one stream to the hardware's prefetcher. Slots that no span names are never read into a result.
+// head_dim rounded up to 16; the padding is zero. A head's pages stand side by side, so that a run of neighbouring
+// pages is one stream to the hardware's prefetcher. Slots that no span names are never read into a result.
 struct PagedKv {
   float* base = nullptr;  // (num_kv_heads, num_pages, page_floats)
   std::int32_t num_pages = 0;
