@@ -17,13 +17,14 @@ struct BFloat16Panel {
   V16 load(std::int64_t input, int half) const { return load_bf16(data + input * 16, half); }
 };
 
-// out[r·32 + j] += Σ over inputs [begin, end), in order, for R rows and kLinearVectors vectors from `half` on.
+// out[r·32 + j] += Σ over inputs [begin, end), in order, for R rows and kLinearVectors vectors from `half` on. The sum
+// of the slice is made apart: rounding grows with the slice and the number of slices, not with all inputs.
 template <int R, class Panel>
 inline void linear_tile(const float* x, std::int64_t x_stride, const Panel& panel, std::int64_t begin, std::int64_t end,
                         int half, float* out) {
   Vectors<kLinearVectors> sum[static_cast<unsigned>(R)];
   for (int r = 0; r < R; ++r) {
-    for (int v = 0; v < kLinearVectors; ++v) sum[r][v] = load(out + r * 32 + (half + v) * 16);
+    for (int v = 0; v < kLinearVectors; ++v) sum[r][v] = zero();
   }
   for (std::int64_t input = begin; input < end; ++input) {
     Vectors<kLinearVectors> w;
@@ -34,15 +35,18 @@ inline void linear_tile(const float* x, std::int64_t x_stride, const Panel& pane
     }
   }
   for (int r = 0; r < R; ++r) {
-    for (int v = 0; v < kLinearVectors; ++v) store(out + r * 32 + (half + v) * 16, sum[r][v]);
+    for (int v = 0; v < kLinearVectors; ++v) {
+      float* total = out + r * 32 + (half + v) * 16;
+      store(total, add(load(total), sum[r][v]));
+    }
   }
 }
 
 template <class Panel>
 inline void linear_block(const multiverse::kernels::LinearArgs& args, const Panel& panel, std::int64_t inputs,
                          std::int64_t row, std::int64_t rows, float* sums) {
-  // A panel's slice of 1,024 inputs (128 KiB in float32) and a tile's inputs stay in cache while all rows use them.
-  constexpr std::int64_t kInputBlock = 1024;
+  // A panel's slice of 128 inputs (16 KiB in float32) and a tile's inputs stay in cache while all rows use them.
+  constexpr std::int64_t kInputBlock = 128;
   const std::int64_t tiles = (rows + kLinearRows - 1) / kLinearRows;
   const std::int64_t tile_rows = (rows + tiles - 1) / tiles;
   for (std::int64_t begin = 0; begin < inputs; begin += kInputBlock) {

@@ -188,7 +188,7 @@ class Reader {
     path.lineage = {parent.lineage.previous, true, {}};
     path.chain = fork.path_chain;
     ++total_paths_;
-    if (i >= prompt_tokens_) count_path(fork.started);
+    if (i >= prompt_tokens_) count_path(fork);
     open_paths_.push_back(out_.paths.size());
     out_.paths.push_back({path.address, path.label, i, i, 0, false});
     out_.open.push_back(std::move(path));
@@ -212,11 +212,12 @@ class Reader {
     path.ended = true;
   }
 
-  void count_path(std::int32_t started) {
+  void count_path(OpenFork& fork) {
     TreeStatistics& statistics = out_.statistics;
     ++statistics.paths;
-    if (started == 1) ++statistics.blocks;
-    statistics.max_width = std::max<std::int64_t>(statistics.max_width, started);
+    if (!fork.counted) ++statistics.blocks;
+    fork.counted = true;
+    statistics.max_width = std::max<std::int64_t>(statistics.max_width, fork.started);
     statistics.max_depth = std::max(statistics.max_depth, static_cast<std::int64_t>(out_.open.size()));
   }
 

@@ -7,8 +7,9 @@ namespace multiverse {
 Rope::Rope(const ModelConfig& config) {
   constexpr double kTwoPi = 6.283185307179586;
   for (std::int64_t i = 0; i < config.head_dim / 2; ++i) {
-    const double exponent = static_cast<double>(2 * i) / static_cast<double>(config.head_dim);
-    double frequency = 1.0 / std::pow(config.rope_theta, exponent);
+    // In float32, as the model was trained and as transformers has it: a last bit here is 10⁻⁴ rad at position 2,000.
+    const float exponent = static_cast<float>(2 * i) / static_cast<float>(config.head_dim);
+    double frequency = 1.0F / std::pow(static_cast<float>(config.rope_theta), exponent);
     if (config.rope_scaling) {
       const RopeScaling& scaling = *config.rope_scaling;
       const double turns = static_cast<double>(scaling.original_max_position) * frequency / kTwoPi;

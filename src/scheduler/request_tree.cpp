@@ -366,7 +366,6 @@ void RequestTree::fork(const Place& at) {
   state.path_view = branch.context;
   state.path_chain = {state.fork_position + 1, branch.chain.token_depth, 0};
   branch.open_forks.push_back({std::move(state), {}, 0});
-  ++sample_at(at).statistics.blocks;
   branch.state = Branch::State::kForked;
   --sample_at(at).running;
   const std::vector<BranchId> children = add_children(at);
@@ -420,6 +419,8 @@ std::vector<BranchId> RequestTree::add_children(const Place& at) {
     ++sample.statistics.paths;
     sample.statistics.max_depth = std::max(sample.statistics.max_depth, static_cast<std::int64_t>(child.depth()));
   }
+  if (children.empty()) return children;
+  ++sample.statistics.blocks;
   sample.statistics.max_width = std::max(sample.statistics.max_width, static_cast<std::int64_t>(labels));
   return children;
 }

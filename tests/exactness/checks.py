@@ -113,6 +113,11 @@ def usage_faults(answers: Sequence[Generated], rule: LabelRule) -> list[str]:
         counts = asdict(trees([*answer.prompt, *answer.tokens], rule.vocabulary.ids, rule, start=len(answer.prompt)))
         if answer.completion_tokens != counts.pop("tokens"):
             faults.append(f"answer {n}: {answer.completion_tokens} completion_tokens, {len(answer.tokens)} token_ids")
+        # A </Path> that the engine wrote because of a limit took no pass, but reads as drawn.
+        end_path = rule.vocabulary.ids.end_path
+        written = sum(t == end_path and value is None for t, value in zip(answer.tokens, answer.logprobs))
+        if counts["steps"] - written <= answer.parallel["steps"] <= counts["steps"]:
+            counts["steps"] = answer.parallel["steps"]
         if is_whole(answer, rule) and answer.parallel != counts:
             faults.append(f"answer {n} ({answer.finish_reason}): server {answer.parallel}, oracle {counts}")
     return faults

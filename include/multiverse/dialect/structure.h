@@ -42,6 +42,7 @@ struct OpenFork {
   std::vector<std::string> labels;
   std::vector<std::int32_t> path_view;               // segments that every path sees, the parent's own included
   std::int32_t started = 0;                          // paths begun in the text
+  bool counted = false;                              // in the statistics, as a block
   std::int32_t last_position = 0;                    // greatest position of a </Path> so far (P where none)
   ChainState path_chain;                             // of the first token of every path
   std::int64_t join_token_depth = 0, join_step = 0;  // of the longest path so far

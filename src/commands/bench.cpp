@@ -1,0 +1,42 @@
+// `multiverse bench`: finds the benchmark and hands over.
+#include "commands/bench.h"
+
+#include <array>
+#include <cstdio>
+#include <string>
+
+#include "commands/commands.h"
+#include "multiverse/base/check.h"
+
+namespace multiverse {
+namespace {
+
+struct Benchmark {
+  std::string_view name;
+  std::string_view summary;
+  int (*run)(std::span<const std::string_view> args);
+};
+
+constexpr std::array kBenchmarks{
+    Benchmark{"decode", "milliseconds a decode step, through scheduler and model", bench_decode},
+    Benchmark{"request", "what a request costs before its first step: parse, render, tokenise", bench_request},
+};
+
+}  // namespace
+
+int bench_command(std::span<const std::string_view> args) {
+  const std::string_view name = args.empty() ? "" : args.front();
+  for (const Benchmark& benchmark : kBenchmarks) {
+    if (benchmark.name == name) return benchmark.run(args.subspan(1));
+  }
+  std::string text = "Usage: multiverse bench NAME [OPTIONS]\n\nBenchmarks:\n";
+  for (const Benchmark& benchmark : kBenchmarks) {
+    text += concat("  ", benchmark.name, std::string(10 - benchmark.name.size(), ' '), benchmark.summary, "\n");
+  }
+  const bool asked = name == "--help" || name == "-h";
+  if (!asked && !name.empty()) std::fputs(concat("multiverse bench: there is no benchmark '", name, "'\n").c_str(), stderr);
+  std::fputs(text.c_str(), asked ? stdout : stderr);
+  return asked ? 0 : 2;
+}
+
+}  // namespace multiverse
