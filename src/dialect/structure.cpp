@@ -23,8 +23,6 @@ class Reader {
     out_.path_ended = closed_path_;
     record_open_paths();
     out_.owed = owed();
-    out_.statistics.critical_path_tokens = deepest_ + 1 - prompt_depth_;
-    out_.statistics.steps = latest_step_ - prompt_steps_;
     return std::move(out_);
   }
 
@@ -133,18 +131,14 @@ class Reader {
     }
     ++segment_end_;
     out_.forced.push_back(forced);
-    if (!forced && i > 0) ++branch.chain.step;
-    last_token_depth_ = branch.chain.token_depth;
-    last_step_ = branch.chain.step;
-    deepest_ = std::max(deepest_, last_token_depth_);
-    latest_step_ = std::max(latest_step_, last_step_);
-    if (i + 1 == prompt_tokens_) {
-      prompt_depth_ = deepest_ + 1;
-      prompt_steps_ = latest_step_;
-    }
     ++branch.chain.position;
-    ++branch.chain.token_depth;
     ++branch.num_tokens;
+    if (i < prompt_tokens_) return;
+    ++branch.chain.token_depth;
+    if (!forced) ++branch.chain.step;
+    TreeStatistics& statistics = out_.statistics;
+    statistics.critical_path_tokens = std::max(statistics.critical_path_tokens, branch.chain.token_depth);
+    statistics.steps = std::max(statistics.steps, branch.chain.step);
   }
 
   // Freezes what the top branch has written since the last structure and lets it see that, and also the paths that
@@ -238,8 +232,8 @@ class Reader {
     }
     parent.lineage.joined.push_back(path.lineage.previous);
     fork.last_position = std::max(fork.last_position, path_end_position_);
-    fork.join_token_depth = std::max(fork.join_token_depth, last_token_depth_);
-    fork.join_step = std::max(fork.join_step, last_step_);
+    fork.join_token_depth = std::max(fork.join_token_depth, path.chain.token_depth);
+    fork.join_step = std::max(fork.join_step, path.chain.step);
     // Where the text goes on before the conclusion, it goes on from the path's end.
     parent.chain = path.chain;
   }
@@ -248,7 +242,7 @@ class Reader {
     close_segment();
     OpenBranch& parent = top();
     const OpenFork& fork = parent.open_forks.back();
-    parent.chain = {fork.last_position + 1, fork.join_token_depth + 1, fork.join_step};
+    parent.chain = {fork.last_position + 1, fork.join_token_depth, fork.join_step};
     parent.open_forks.pop_back();
   }
 
@@ -289,10 +283,7 @@ class Reader {
   bool closed_path_ = false;  // </Path> was read, its separator not yet
   std::int32_t path_end_position_ = 0;
   std::int32_t total_paths_ = 0;
-  std::vector<std::size_t> open_paths_;                // indices into out_.paths, of out_.open but its root
-  std::int64_t last_token_depth_ = 0, last_step_ = 0;  // of the token read last
-  std::int64_t deepest_ = -1, latest_step_ = -1;
-  std::int64_t prompt_depth_ = 0, prompt_steps_ = -1;
+  std::vector<std::size_t> open_paths_;  // indices into out_.paths, of out_.open but its root
 };
 
 }  // namespace

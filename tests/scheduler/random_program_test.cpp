@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <functional>
 #include <map>
 #include <random>
 #include <string>
@@ -28,11 +29,14 @@ struct Outcome {
   std::vector<Event> events;
 };
 
-// Runs the requests to their ends, with conservation checked after every step.
-std::map<RequestId, Outcome> run_all(Scheduler& scheduler, std::int64_t most_steps) {
+// Runs the requests to their ends, with conservation checked after every step. `meddle` is called before each.
+std::map<RequestId, Outcome> run_all(
+    Scheduler& scheduler, std::int64_t most_steps, const std::function<void()>& meddle = [] {}) {
   std::map<RequestId, Outcome> outcomes;
   for (std::int64_t step = 0; !scheduler.idle(); ++step) {
     CHECK(step < most_steps, "no end after ", step, " steps");
+    meddle();
+    scheduler.check_integrity();
     scheduler.step();
     scheduler.check_integrity();
     scheduler.take_events([&](RequestId id, std::vector<Event>& events) {
@@ -183,6 +187,76 @@ TEST(RandomPrograms, EveryTokenIsExplainedByTheTextBeforeIt) {
   std::printf("seed %llu: %lld programs, %lld forks, %lld preemptions, %lld prefix hit tokens\n",
               static_cast<unsigned long long>(base), static_cast<long long>(num_programs()),
               static_cast<long long>(forks), static_cast<long long>(preemptions), static_cast<long long>(hits));
+}
+
+// A text that was generated, cut anywhere, is a prompt that goes on under the same rules.
+TEST(RandomPrograms, GoOnFromAnyPlaceOfAGeneratedText) {
+  const Dialect dialect = fake_dialect();
+  const ManualClock clock;
+  const std::uint64_t base = base_seed();
+  std::int64_t structured = 0;
+  for (std::int64_t program = 0; program < num_programs() / 2; ++program) {
+    const std::uint64_t seed = base + static_cast<std::uint64_t>(program);
+    SCOPED_TRACE("MULTIVERSE_TEST_SEED=" + std::to_string(seed) + " MULTIVERSE_TEST_PROGRAMS=2");
+    std::mt19937_64 random(seed);
+    const Policy policy = structured_policy(random() % 2 == 0 ? 0.0 : 0.05);
+    SchedulerConfig config;
+    config.max_prefill_tokens = 1 + static_cast<std::int32_t>(random() % 64);
+    config.tree = {4096, 1'000'000, {kEndOfText}, 0};
+    FakeExecutor executor(2000, policy);
+    Scheduler scheduler(executor, &dialect, config, clock);
+    GenerateRequest first = random_request(random);
+    first.n = 1;
+    first.limits.max_path_tokens = 0;
+    scheduler.add(1, first);
+    const CanonicalSample generated = canonical_sample(run_all(scheduler, 100'000).at(1).events, 0);
+    GenerateRequest second = first;
+    const std::size_t kept = random() % (generated.well_ordered + 1);
+    for (std::size_t i = 0; i < kept; ++i) second.prompt.push_back(generated.tokens[i].token);
+    second.prompt_top_logprobs = random() % 2 == 0 ? 0 : -1;
+    structured += static_cast<std::int64_t>(read_structure(second.prompt, dialect, second.limits).open.size()) - 1;
+    scheduler.add(2, second);
+    const std::vector<Event> events = run_all(scheduler, 100'000).at(2).events;
+    expect_explained(second, 0, events, policy, dialect);
+    if (::testing::Test::HasFailure()) return;
+  }
+  std::printf("seed %llu: %lld prompts ended inside paths\n", static_cast<unsigned long long>(base),
+              static_cast<long long>(structured));
+}
+
+// Cancels and cuts end what they name, leak nothing, and change no other request's text.
+TEST(RandomPrograms, CancelsAndCutsTouchNoOtherRequest) {
+  const Dialect dialect = fake_dialect();
+  const ManualClock clock;
+  const std::uint64_t base = base_seed();
+  for (std::int64_t program = 0; program < num_programs() / 2; ++program) {
+    const std::uint64_t seed = base + static_cast<std::uint64_t>(program);
+    SCOPED_TRACE("MULTIVERSE_TEST_SEED=" + std::to_string(seed) + " MULTIVERSE_TEST_PROGRAMS=2");
+    std::mt19937_64 random(seed);
+    const Policy policy = structured_policy(0.02);
+    SchedulerConfig config;
+    config.tree = {4096, 1'000'000, {kEndOfText}, 0};
+    FakeExecutor executor(40 + static_cast<std::int32_t>(random() % 400), policy);
+    Scheduler scheduler(executor, &dialect, config, clock);
+    std::map<RequestId, GenerateRequest> requests;
+    for (RequestId id = 1; id <= 4; ++id) {
+      requests[id] = random_request(random);
+      scheduler.add(id, requests[id]);
+    }
+    const auto outcomes = run_all(scheduler, 100'000, [&] {
+      if (random() % 20 == 0) scheduler.cancel(1);
+      if (random() % 10 == 0) {
+        scheduler.cut(2, static_cast<std::int32_t>(random() % 2), static_cast<std::int32_t>(random() % 6));
+      }
+    });
+    for (const RequestId untouched : {RequestId{3}, RequestId{4}}) {
+      for (std::int32_t sample = 0; sample < requests[untouched].n; ++sample) {
+        expect_explained(requests[untouched], sample, outcomes.at(untouched).events, policy, dialect);
+      }
+    }
+    EXPECT_EQ(scheduler.pages().referenced, 0);
+    if (::testing::Test::HasFailure()) return;
+  }
 }
 
 }  // namespace

@@ -27,7 +27,8 @@ using BranchAddress = std::vector<std::int32_t>;
 // "1.2/1.1" for {1, 2, 1, 1}; "" for the root.
 std::string to_string(const BranchAddress& address);
 
-// What grows along the chain of a branch. All values are of the next token that the branch gets.
+// What grows along the chain of a branch. All values are of the next token that the branch gets; depth and steps count
+// the tokens after the prompt only.
 struct ChainState {
   std::int32_t position = 0;
   std::int64_t token_depth = 0;  // tokens before it on its longest chain
