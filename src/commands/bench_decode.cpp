@@ -145,7 +145,8 @@ class DecodeBench {
     Scheduler scheduler(executor_, dialect_, config, clock);
     const std::int32_t requests = wanted.shared ? 1 : wanted.rows;
     for (std::int32_t id = 0; id < requests; ++id) scheduler.add(static_cast<RequestId>(id), request(wanted, id));
-    while (scheduler.branches_running() < wanted.rows || scheduler.counters().generation_tokens < 2 * wanted.rows) {
+    while (scheduler.branches_running() < wanted.rows ||
+           scheduler.counters().generation_tokens < std::int64_t{2} * wanted.rows) {
       scheduler.step();
       scheduler.take_events([](RequestId, const std::vector<Event>&) {});
       if (scheduler.idle())

@@ -38,8 +38,8 @@ struct RequestHead {
   std::size_t count(std::string_view name) const;
 };
 
-inline constexpr std::size_t kMaxHeadBytes = 32 * 1024;
-inline constexpr std::size_t kMaxRequestLineBytes = 8 * 1024;
+inline constexpr std::size_t kMaxHeadBytes = std::size_t{32} * 1024;
+inline constexpr std::size_t kMaxRequestLineBytes = std::size_t{8} * 1024;
 inline constexpr std::size_t kMaxFields = 64;
 
 // `head`: from the request line to the last field, each line ended by CRLF, without the empty line.

@@ -17,7 +17,7 @@ struct HttpOptions {
   std::string host = "127.0.0.1";
   int port = 8000;  // 0 = any free one
   std::string version;
-  std::size_t max_body_bytes = 8 * 1024 * 1024;
+  std::size_t max_body_bytes = std::size_t{8} << 20;
   int max_connections = 4096;                        // one thread each while it lasts
   std::chrono::milliseconds request_timeout{0};      // of a generation; 0 = none
   std::chrono::milliseconds ping_interval{15'000};   // between comments on a silent stream; 0 = none
