@@ -179,7 +179,7 @@ void CanonicalText::append(Piece piece) {
 }
 
 // A token belongs to the reply if its text starts before the reply's end.
-void CanonicalText::release(std::string text) {
+void CanonicalText::release(const std::string& text) {
   released_bytes_ += text.size();
   delta_.text += text;
   // Without stop strings nothing is held back, and a token need not wait for the bytes that complete its character.

@@ -91,7 +91,7 @@ class CanonicalText {
   void report(const Branch& branch, BranchNews::Kind kind, std::string text = "");
   void advance();
   bool step();
-  void release(std::string text);
+  void release(const std::string& text);
   void append(Piece piece);
   void end_text();
 
