@@ -20,6 +20,7 @@ struct Command {
 
 constexpr std::array kCommands{
     Command{"serve", "serves a model over HTTP", serve_command},
+    Command{"chat", "asks a question and shows the branches of the answer as they are written", chat_command},
     Command{"inspect", "shows the tree of a structured text", inspect_command},
     Command{"bench", "measures, beside the floor", bench_command},
 };

@@ -5,8 +5,9 @@
 #include <cstdio>
 #include <string>
 
-#include "commands/commands.h"
 #include "multiverse/base/check.h"
+
+#include "commands/commands.h"
 
 namespace multiverse {
 namespace {
@@ -34,7 +35,8 @@ int bench_command(std::span<const std::string_view> args) {
     text += concat("  ", benchmark.name, std::string(10 - benchmark.name.size(), ' '), benchmark.summary, "\n");
   }
   const bool asked = name == "--help" || name == "-h";
-  if (!asked && !name.empty()) std::fputs(concat("multiverse bench: there is no benchmark '", name, "'\n").c_str(), stderr);
+  if (!asked && !name.empty())
+    std::fputs(concat("multiverse bench: there is no benchmark '", name, "'\n").c_str(), stderr);
   std::fputs(text.c_str(), asked ? stdout : stderr);
   return asked ? 0 : 2;
 }
