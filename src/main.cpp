@@ -1,4 +1,7 @@
 // `multiverse`: finds the subcommand and hands over.
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <array>
 #include <cstdio>
 #include <string>
@@ -33,6 +36,13 @@ std::string usage() {
   return text + "\n`multiverse COMMAND --help` lists a command's options; `multiverse --version` says the version.\n";
 }
 
+// Where a caller closed one of them, the next socket or file would get its number, and with it what is printed.
+void hold_standard_streams() {
+  int opened = STDIN_FILENO;
+  while (opened >= 0 && opened <= STDERR_FILENO) opened = open("/dev/null", O_RDWR);
+  if (opened > STDERR_FILENO) close(opened);
+}
+
 int run(const std::vector<std::string_view>& args) {
   const std::string_view name = args.empty() ? "" : args.front();
   for (const Command& command : kCommands) {
@@ -55,5 +65,6 @@ int run(const std::vector<std::string_view>& args) {
 }  // namespace multiverse
 
 int main(int argc, char** argv) {
+  multiverse::hold_standard_streams();
   return multiverse::run(std::vector<std::string_view>(argv + 1, argv + argc));
 }

@@ -73,7 +73,7 @@ Result<AnswerEvent> read_answer_event(std::string_view data) {
 std::string read_error_message(std::string_view body) {
   const Json parsed = Json::parse(body, nullptr, /*allow_exceptions=*/false);
   const Json& error = member(parsed, "error");
-  const std::string message = error.is_string() ? error.get<std::string>() : text_of(error, "message");
+  std::string message = error.is_string() ? error.get<std::string>() : text_of(error, "message");
   if (!message.empty()) return message;
   constexpr std::size_t kMostBytes = 300;
   const std::string_view line = body.substr(0, body.find_first_of("\r\n"));

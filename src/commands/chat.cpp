@@ -180,7 +180,7 @@ int exit_code_of(const Error& error) {
 }
 
 // Questions of standard input. A person may go on after an error, a script may not.
-int converse(Conversation& conversation, bool live) {
+int converse(Conversation& conversation) {
   const bool person = isatty(STDIN_FILENO) == 1 && output_is_terminal();
   LineReader lines;
   while (true) {
@@ -193,7 +193,7 @@ int converse(Conversation& conversation, bool live) {
       const int code = exit_code_of(answered.error());
       const ErrorCode reason = answered.error().code;
       if (!person || reason == ErrorCode::kCancelled || reason == ErrorCode::kUnavailable) return code;
-    } else if (!live) {
+    } else if (!output_is_terminal()) {
       write_out("\n");  // between the answers
     }
   }
@@ -219,10 +219,9 @@ int chat(Options options) {
   const bool live = output_is_terminal() && !options.plain;
   Conversation conversation(std::move(client).value(), std::move(options.settings), live);
   catch_interrupts();  // not before the model is loaded, which a signal may end at once
-  if (!options.has_question) return converse(conversation, live);
+  if (!options.has_question) return converse(conversation);
   const Status answered = conversation.ask(options.question);
   if (!answered.ok()) return exit_code_of(answered.error());
-  if (!live && output_is_terminal()) write_out("\n");
   return 0;
 }
 

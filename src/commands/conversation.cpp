@@ -48,7 +48,7 @@ std::string figures(const AnswerCounts& counts, double seconds, bool cut_short) 
     out += concat(text, " · ", counts.steps, " steps");
   }
   std::snprintf(text, sizeof text, " · %.2f s · %.0f tokens/s", seconds, tokens / std::max(seconds, 1e-9));
-  return out + text + (cut_short ? " · stopped at the token limit" : "");
+  return out + text + (cut_short ? " · token limit reached" : "");
 }
 
 // The answer as it comes: frames of a live view, or the text alone.
@@ -59,6 +59,7 @@ class Output {
   void add(const AnswerEvent& event) {
     if (!live_) {
       text_ += terminal_ ? for_terminal(event.content) : event.content;
+      if (!event.content.empty()) at_line_start_ = event.content.back() == '\n';
     } else if (event.branch) {
       branches_ = true;
       view_.add(*event.branch);
@@ -73,12 +74,14 @@ class Output {
   }
   bool finish() {
     view_.finish();
+    // What follows on a terminal begins on a line of its own; a pipe gets the text alone.
+    if (!live_ && terminal_ && !std::exchange(at_line_start_, true)) text_ += '\n';
     return write();
   }
 
  private:
   const bool live_, terminal_;
-  bool branches_ = false;
+  bool branches_ = false, at_line_start_ = true;
   LiveView view_;
   std::string text_;
 };
@@ -119,7 +122,7 @@ Status Conversation::ask(const std::string& question) {
   finish_reason_.clear();
   counts_ = {};
   const auto begin = std::chrono::steady_clock::now();
-  const Status received = receive(request(asked));
+  Status received = receive(request(asked));
   if (!received.ok()) return received;
   const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
   turns_.emplace_back(asked, answer_);

@@ -87,7 +87,7 @@ struct Folders {
 
 Result<Folders> find_folders(const ServerConfig& config) {
   Folders folders{config.model, config.model};
-  if (config.weights == "random") {
+  if (!config.config_from.empty()) {  // random weights of another model's shapes; without it, of the model's own
     folders.weights = std::filesystem::path(config.config_from).parent_path().string();
     if (folders.weights.empty()) folders.weights = ".";
     if (folders.texts.empty()) folders.texts = shipped_model_dir();

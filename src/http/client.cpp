@@ -11,7 +11,7 @@
 namespace multiverse {
 namespace {
 
-constexpr std::size_t kMaxErrorBytes = 64 * 1024;
+constexpr std::size_t kMaxErrorBytes = std::size_t{64} * 1024;
 constexpr int kConnectSeconds = 10;
 // A server computes in silence as long as it likes, or sends comments; a user ends what takes too long.
 constexpr int kReadSeconds = 24 * 3600;

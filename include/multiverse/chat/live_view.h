@@ -22,9 +22,9 @@ struct TerminalSize {
 class LiveView {
  public:
   // `colors`: with ANSI's dim and green, else without.
-  LiveView(TerminalSize size, bool colors) : size_(size), colors_(colors) {}
+  LiveView(TerminalSize size, bool colors) : colors_(colors) { resize(size); }
 
-  // From the next frame on.
+  // From the next frame on. Smaller than 20 columns or 4 rows counts as that.
   void resize(TerminalSize size);
   void add(const BranchUpdate& update);
   // The answer of a server that tells nothing of branches.
