@@ -1,4 +1,7 @@
 // `multiverse`: finds the subcommand and hands over.
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <array>
 #include <cstdio>
 #include <string>
@@ -20,6 +23,7 @@ struct Command {
 
 constexpr std::array kCommands{
     Command{"serve", "serves a model over HTTP", serve_command},
+    Command{"chat", "asks a question and shows the branches of the answer as they are written", chat_command},
     Command{"inspect", "shows the tree of a structured text", inspect_command},
     Command{"bench", "measures, beside the floor", bench_command},
 };
@@ -30,6 +34,13 @@ std::string usage() {
     text += concat("  ", command.name, std::string(10 - command.name.size(), ' '), command.summary, "\n");
   }
   return text + "\n`multiverse COMMAND --help` lists a command's options; `multiverse --version` says the version.\n";
+}
+
+// Where a caller closed one of them, the next socket or file would get its number, and with it what is printed.
+void hold_standard_streams() {
+  int opened = STDIN_FILENO;
+  while (opened >= 0 && opened <= STDERR_FILENO) opened = open("/dev/null", O_RDWR);
+  if (opened > STDERR_FILENO) close(opened);
 }
 
 int run(const std::vector<std::string_view>& args) {
@@ -54,5 +65,6 @@ int run(const std::vector<std::string_view>& args) {
 }  // namespace multiverse
 
 int main(int argc, char** argv) {
+  multiverse::hold_standard_streams();
   return multiverse::run(std::vector<std::string_view>(argv + 1, argv + argc));
 }

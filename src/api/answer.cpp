@@ -238,7 +238,8 @@ OrderedJson AnswerWriter::branch_chunk(int index, const BranchNews& news) const 
                      {"label", news.label},
                      {"index", index},
                      {"event", news_name(news.kind)},
-                     {"text", news.text}};
+                     {"text", news.text},
+                     {"tokens", news.tokens}};
   return event;
 }
 

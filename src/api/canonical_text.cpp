@@ -10,6 +10,7 @@ namespace multiverse {
 struct CanonicalText::Branch {
   std::int32_t handle = 0;
   std::string id, parent, label;
+  std::int64_t tokens = 0;
   bool ended = false;
   bool cut = false;
   // A run is what the branch writes between two forks. UTF-8 sequences and a branch's own stop strings end with it.
@@ -41,6 +42,7 @@ CanonicalText::Branch& CanonicalText::branch(std::int32_t handle) {
 void CanonicalText::add(const TokenEvent& event) {
   if (done_) return;
   Branch& writer = branch(event.branch);
+  ++writer.tokens;
   std::string text;
   if (event.end_of_text) {
     // An end token ends the reply where it stands, also inside a path (a stop token): nothing follows its branch.
@@ -123,11 +125,12 @@ void CanonicalText::report(const Branch& branch, BranchNews::Kind kind, std::str
     for (auto news = news_.rbegin(); news != news_.rend() && news->kind == kind; ++news) {
       if (news->id == branch.id) {
         news->text += text;
+        news->tokens = branch.tokens;
         return;
       }
     }
   }
-  news_.push_back({kind, branch.id, branch.parent, branch.handle == 0, branch.label, std::move(text)});
+  news_.push_back({kind, branch.id, branch.parent, branch.handle == 0, branch.label, std::move(text), branch.tokens});
 }
 
 void CanonicalText::advance() {

@@ -117,6 +117,7 @@ TEST(Stream, EqualsTheAnswerWithBranchesAndWithout) {
 
   std::string text;
   std::map<std::string, std::string> branches;
+  std::map<std::string, std::int64_t> tokens;
   std::vector<std::string> structure;
   const auto sent =
       events(stream(kChat + R"(,"stream":true,"stream_options":{"include_branches":true}})", true, engine));
@@ -129,6 +130,7 @@ TEST(Stream, EqualsTheAnswerWithBranchesAndWithout) {
     const Json& branch = event["branch"];
     EXPECT_EQ(branch["index"], 0);
     branches[branch["id"]] += branch["text"];
+    tokens[branch["id"]] = branch["tokens"];
     if (branch["event"] != "token")
       structure.push_back(branch["event"].get<std::string>() + branch["id"].get<std::string>());
   }
@@ -136,6 +138,7 @@ TEST(Stream, EqualsTheAnswerWithBranchesAndWithout) {
   EXPECT_EQ(branches["1.1"], "<Path>\n1:xy</Path>\n");
   EXPECT_EQ(branches["1.2"], "<Path>\n2:é</Path>\n");
   EXPECT_EQ(branches[""], "A<Parallel><Goal></Goal>\n<Conclusion>\nc</Conclusion></Parallel>Z");
+  EXPECT_EQ(tokens[""] + tokens["1.1"] + tokens["1.2"], whole["usage"]["completion_tokens"].get<std::int64_t>());
   const std::vector<std::string> expected{"fork1.1", "fork1.2", "end1.2", "end1.1", "join"};
   EXPECT_EQ(structure, expected);
 }

@@ -34,7 +34,8 @@ struct BranchNews {
   std::string parent;  // address of the parent; "" for the root and its children
   bool root = false;
   std::string label;
-  std::string text;  // kToken only
+  std::string text;         // kToken only
+  std::int64_t tokens = 0;  // that the branch has so far, forced ones included
 };
 
 // Takes the events of one sample and gives text and tokens in canonical order, cut before the first stop string. The
