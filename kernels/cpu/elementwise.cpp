@@ -76,4 +76,8 @@ SoftmaxSum softmax_sum(const float* x, std::int64_t size, Isa isa) {
   return kernel_table(isa).softmax_sum(x, size);
 }
 
+float multiply_add_rounds(std::int64_t rounds, Isa isa) {
+  return kernel_table(isa).multiply_add_rounds(rounds);
+}
+
 }  // namespace multiverse::kernels

@@ -50,5 +50,15 @@ inline multiverse::kernels::SoftmaxSum softmax_sum_row(const float* x, std::int6
   return {limit, sum};
 }
 
+inline float multiply_add_chains(std::int64_t rounds) {
+  Vectors<6> sum;
+  for (int i = 0; i < 6; ++i) sum[i] = set1(static_cast<float>(i));
+  for (std::int64_t round = 0; round < rounds; ++round) {
+    for (int i = 0; i < 6; ++i) sum[i] = fma(sum[i], set1(0.999F), set1(0.001F));
+  }
+  for (int i = 1; i < 6; ++i) sum[0] = add(sum[0], sum[i]);
+  return reduce_add(sum[0]);
+}
+
 }  // namespace
 // NOLINTEND(bugprone-implicit-widening-of-multiplication-result)

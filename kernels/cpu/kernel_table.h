@@ -21,6 +21,7 @@ struct KernelTable {
                           float* scratch);
   void (*rms_norm)(const float* x, const float* weight, float eps, std::int64_t size, float* out);
   SoftmaxSum (*softmax_sum)(const float* x, std::int64_t size);
+  float (*multiply_add_rounds)(std::int64_t rounds);
 };
 
 extern const KernelTable kPortableKernels;

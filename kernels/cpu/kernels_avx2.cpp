@@ -8,6 +8,6 @@
 // clang-format on
 
 namespace multiverse::kernels {
-const KernelTable kAvx2Kernels = {linear_panel, attention_block, rms_norm_row, softmax_sum_row};
+const KernelTable kAvx2Kernels = {linear_panel, attention_block, rms_norm_row, softmax_sum_row, multiply_add_chains};
 }  // namespace multiverse::kernels
 #endif

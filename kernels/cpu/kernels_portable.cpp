@@ -7,5 +7,6 @@
 // clang-format on
 
 namespace multiverse::kernels {
-const KernelTable kPortableKernels = {linear_panel, attention_block, rms_norm_row, softmax_sum_row};
+const KernelTable kPortableKernels = {linear_panel, attention_block, rms_norm_row, softmax_sum_row,
+                                      multiply_add_chains};
 }  // namespace multiverse::kernels

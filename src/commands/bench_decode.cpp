@@ -2,10 +2,12 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <limits>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "multiverse/kernels/elementwise.h"
 #include "multiverse/model/torch_executor.h"
 #include "multiverse/scheduler/scheduler.h"
 
@@ -17,8 +19,9 @@ namespace {
 
 constexpr const char* kHelp = R"(Usage: multiverse bench decode [options]
 
-Milliseconds a decode step through scheduler and model, beside the floor: the weights and the keys and values that the
-step must read (shared ones once), at the read rate that this machine reaches. Without --rows, a table of cases.
+Milliseconds a decode step through scheduler and model, beside the floor: the greater of what the step must read (weights,
+keys and values, shared ones once) at the rate at which this machine reads so many bytes, and what it must multiply at the
+rate that it reaches. Without --rows, a table of cases.
 
   --model DIR      default: the model that ships
   --rows N         branches that decode at once
@@ -73,29 +76,62 @@ Result<Options> parse(std::span<const std::string_view> args) {
   return options;
 }
 
-// Bytes a second that all cores read from memory together: the best of several passes over far more than the caches.
-double measure_read_rate() {
-  const std::size_t words = (256U << 20U) / sizeof(std::uint64_t);
-  const std::vector<std::uint64_t> data(words, 1);
-  const std::size_t threads = std::max(1U, std::thread::hardware_concurrency());
-  double best = 0.0;
-  std::vector<std::uint64_t> sums(threads * 8);
+std::size_t num_threads() {
+  return std::max(1U, std::thread::hardware_concurrency());
+}
+
+// Runs work(thread) on all cores at once, several times; the seconds of the fastest pass.
+template <class Work>
+double fastest_pass(const Work& work) {
+  double best = std::numeric_limits<double>::infinity();
   for (int pass = 0; pass < 5; ++pass) {
     const auto begin = std::chrono::steady_clock::now();
-    std::vector<std::thread> readers;
-    for (std::size_t t = 0; t < threads; ++t) {
-      readers.emplace_back([&, t] {
-        std::uint64_t sum = 0;
-        for (std::size_t i = words * t / threads; i < words * (t + 1) / threads; ++i) sum += data[i];
-        sums[t * 8] = sum;
-      });
-    }
-    for (std::thread& reader : readers) reader.join();
-    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
-    best = std::max(best, static_cast<double>(words * sizeof(std::uint64_t)) / seconds.count());
+    std::vector<std::thread> threads;
+    for (std::size_t t = 0; t < num_threads(); ++t) threads.emplace_back([&work, t] { work(t); });
+    for (std::thread& thread : threads) thread.join();
+    best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
   }
-  CHECK(sums[0] > 0, "the reads were optimised away");
   return best;
+}
+
+// Bytes a second that all cores together read of a range of so many bytes, over and over: where it fits a cache, that
+// is the cache's rate, as it is for weights that fit.
+double measure_read_rate(double range_bytes) {
+  const auto words = std::max<std::size_t>(static_cast<std::size_t>(range_bytes) / sizeof(std::uint64_t), 1 << 16);
+  const std::size_t repeats = std::max<std::size_t>(1, (std::size_t{1} << 25) / words);
+  const std::vector<std::uint64_t> data(words, 1);
+  std::vector<std::uint64_t> sums(num_threads() * 8);
+  const double seconds = fastest_pass([&](std::size_t t) {
+    std::uint64_t sum = 0;
+    for (std::size_t repeat = 0; repeat < repeats; ++repeat) {
+      const std::uint64_t* first = data.data() + words * t / num_threads();
+      const std::uint64_t* last = data.data() + words * (t + 1) / num_threads();
+      for (; first + 4 <= last; first += 4) sum ^= first[0] + first[1] + first[2] + first[3];
+      asm volatile("" : "+r"(sum));  // each pass really reads
+    }
+    sums[t * 8] = sum;
+  });
+  return static_cast<double>(words * sizeof(std::uint64_t) * repeats) / seconds;
+}
+
+// Floating-point operations a second of all cores together.
+double measure_flop_rate() {
+  constexpr std::int64_t kRounds = 1 << 22;
+  std::vector<float> sums(num_threads() * 16);
+  const double seconds =
+      fastest_pass([&](std::size_t t) { sums[t * 16] = kernels::multiply_add_rounds(kRounds, kernels::best_isa()); });
+  CHECK(sums[0] > 0.0F, "the arithmetic was optimised away");
+  return static_cast<double>(num_threads()) * kRounds * kernels::kMultiplyAddFlops / seconds;
+}
+
+// Multiplications and additions of one row's step with so many tokens before it.
+double row_flops(const ModelConfig& model, double context) {
+  const double heads = static_cast<double>(model.num_heads * model.head_dim);
+  const double kv_heads = static_cast<double>(model.num_kv_heads * model.head_dim);
+  const double hidden = static_cast<double>(model.hidden_size);
+  const double layer = hidden * (heads + 2 * kv_heads) + heads * hidden +
+                       3 * hidden * static_cast<double>(model.intermediate_size) + 2 * heads * context;
+  return 2 * (static_cast<double>(model.num_layers) * layer + hidden * static_cast<double>(model.vocab_size));
 }
 
 // Ordinary tokens; those of different requests differ from the first on, so that nothing is shared by chance.
@@ -127,8 +163,8 @@ std::vector<TokenId> forking_prompt(std::int32_t context, std::int32_t paths, co
 
 class DecodeBench {
  public:
-  DecodeBench(Executor& executor, const Dialect* dialect, double read_rate)
-      : executor_(executor), dialect_(dialect), read_rate_(read_rate) {}
+  DecodeBench(Executor& executor, const Dialect* dialect, ModelConfig model, double flop_rate)
+      : executor_(executor), dialect_(dialect), model_(std::move(model)), flop_rate_(flop_rate) {}
 
   // Median milliseconds a step.
   Result<double> run(const Case& wanted, std::int32_t steps) {
@@ -168,10 +204,13 @@ class DecodeBench {
     const double token_bytes = static_cast<double>(info.kv_bytes) / (static_cast<double>(info.num_pages) * kPageTokens);
     const double contexts = measured.shared ? 1.0 : measured.rows;
     const double bytes = static_cast<double>(info.weight_bytes) + token_bytes * contexts * measured.context;
-    const double floor = bytes / read_rate_ * 1e3;
-    std::printf("%5d x %-6d %-7s %9.3f ms a step  %9.0f tokens/s   floor %7.3f ms (%6.1f MB)  x %.2f\n", measured.rows,
-                measured.context, measured.shared ? "shared" : "apart", milliseconds,
-                measured.rows / milliseconds * 1e3, floor, bytes / 1e6, milliseconds / floor);
+    const double read = bytes / measure_read_rate(bytes) * 1e3;
+    const double multiply = measured.rows * row_flops(model_, measured.context) / flop_rate_ * 1e3;
+    const double floor = std::max(read, multiply);
+    std::printf(
+        "%5d x %-5d %-7s %8.3f ms a step %7.0f tokens/s   floor %6.3f ms (read %.1f MB %.3f, multiply %.3f)  x %.2f\n",
+        measured.rows, measured.context, measured.shared ? "shared" : "apart", milliseconds,
+        measured.rows / milliseconds * 1e3, floor, bytes / 1e6, read, multiply, milliseconds / floor);
   }
 
  private:
@@ -190,7 +229,8 @@ class DecodeBench {
 
   Executor& executor_;
   const Dialect* dialect_;
-  const double read_rate_;
+  const ModelConfig model_;
+  const double flop_rate_;
 };
 
 Status bench(const Options& options) {
@@ -200,11 +240,13 @@ Status bench(const Options& options) {
   if (!tokenizer.ok()) return tokenizer.error();
   Result<std::optional<Dialect>> dialect = load_dialect("auto", *tokenizer.value());
   if (!dialect.ok()) return dialect.error();
-  const double read_rate = measure_read_rate();
-  std::printf("weights %.1f MB, KV pool %.1f MB, read ceiling %.1f GB/s (measured)\n",
+  Result<ModelConfig> model = ModelConfig::load(options.executor.model_dir);
+  if (!model.ok()) return model.error();
+  const double flop_rate = measure_flop_rate();
+  std::printf("weights %.1f MB, KV pool %.1f MB; measured ceiling %.0f GFLOP/s\n",
               static_cast<double>(executor.value()->info().weight_bytes) / 1e6,
-              static_cast<double>(executor.value()->info().kv_bytes) / 1e6, read_rate / 1e9);
-  DecodeBench decode(*executor.value(), dialect.value() ? &*dialect.value() : nullptr, read_rate);
+              static_cast<double>(executor.value()->info().kv_bytes) / 1e6, flop_rate / 1e9);
+  DecodeBench decode(*executor.value(), dialect.value() ? &*dialect.value() : nullptr, model.value(), flop_rate);
   std::vector<Case> cases = {{1, 512, false},  {16, 512, false}, {64, 512, false},
                              {1, 3900, false}, {8, 3900, true},  {32, 3900, true}};
   if (options.rows > 0) cases = {{options.rows, options.context, options.shared}};

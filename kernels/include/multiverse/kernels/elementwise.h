@@ -21,4 +21,8 @@ struct SoftmaxSum {
 };
 SoftmaxSum softmax_sum(const float* x, std::int64_t size, Isa isa);
 
+// `rounds` times six independent multiply-adds of sixteen floats: what benchmarks measure the arithmetic ceiling with.
+inline constexpr int kMultiplyAddFlops = 6 * 16 * 2;  // a round
+float multiply_add_rounds(std::int64_t rounds, Isa isa);
+
 }  // namespace multiverse::kernels
