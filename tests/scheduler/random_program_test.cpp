@@ -15,15 +15,10 @@
 #include "tests/support/event_text.h"
 #include "tests/support/fake_dialect.h"
 #include "tests/support/fake_executor.h"
+#include "tests/support/manual_clock.h"
 
 namespace multiverse::testing {
 namespace {
-
-class ManualClock final : public Clock {
- public:
-  Nanoseconds now() const override { return time; }
-  Nanoseconds time{0};
-};
 
 struct Outcome {
   std::vector<Event> events;

@@ -9,15 +9,10 @@
 #include "tests/support/event_text.h"
 #include "tests/support/fake_dialect.h"
 #include "tests/support/fake_executor.h"
+#include "tests/support/manual_clock.h"
 
 namespace multiverse::testing {
 namespace {
-
-class ManualClock final : public Clock {
- public:
-  Nanoseconds now() const override { return time; }
-  Nanoseconds time{0};
-};
 
 // Writes a fixed text as if the model had drawn it: after what is seen comes the next drawn token of the text.
 class Script {

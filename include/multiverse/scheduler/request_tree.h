@@ -76,6 +76,9 @@ struct Branch {
   std::size_t depth() const { return address.size() / 2; }
 };
 
+// A branch's share of the random key of its draws: the same for the same (sample, address) always.
+std::uint64_t branch_random_key(std::int32_t sample, const BranchAddress& address);
+
 struct Sample {
   std::vector<Branch> branches;
   SegmentId first_segment = -1;  // in text order, after the prompt's
