@@ -6,6 +6,7 @@
 #include <new>
 #include <thread>
 #include <unordered_map>
+#include <utility>
 
 #include "multiverse/base/log.h"
 #include "multiverse/scheduler/scheduler.h"
@@ -137,6 +138,7 @@ class EngineThread final : public Engine {
   void run();
   bool take_inbox();
   void deliver();
+  bool count(const std::vector<Event>& events);
   void snapshot();
   std::optional<Error> check(const GenerateRequest& request) const;
 
@@ -259,7 +261,6 @@ void EngineThread::run() {
       scheduler_.fail_all(Error{ErrorCode::kInternal, "the server ran out of memory; try a smaller request", ""});
     }
     deliver();
-    snapshot();
     if (scheduler_.idle()) scheduler_.check_integrity();
   }
   scheduler_.fail_all(Error{ErrorCode::kUnavailable, "the server is stopping", ""});
@@ -303,35 +304,45 @@ bool EngineThread::take_inbox() {
   return true;
 }
 
+// Counts what happened, shows it in stats(), and then hands it out: who reads an event finds it counted.
 void EngineThread::deliver() {
-  scheduler_.take_events([this](RequestId id, std::vector<Event>& events) {
-    bool finished = false;
-    for (const Event& event : events) {
-      if (const auto* end = std::get_if<SampleEndEvent>(&event); end != nullptr) {
-        switch (end->reason) {
-          case FinishReason::kStop:
-            ++finished_stop_;
-            break;
-          case FinishReason::kLength:
-            ++finished_length_;
-            break;
-          case FinishReason::kCancelled:
-            ++cancelled_;
-            break;
-          case FinishReason::kError:
-            ++failed_;
-            break;
-        }
-      }
-      if (const auto* end = std::get_if<FinishedEvent>(&event); end != nullptr) {
-        finished = true;
-        if (end->error) ++failed_;
-      }
-    }
+  std::vector<std::pair<std::shared_ptr<EventQueue>, std::vector<Event>>> deliveries;
+  scheduler_.take_events([&](RequestId id, std::vector<Event>& events) {
     const auto queue = queues_.find(id);
-    queue->second->push(events);
+    const bool finished = count(events);
+    deliveries.emplace_back(queue->second, std::move(events));
     if (finished) queues_.erase(queue);
   });
+  snapshot();
+  for (auto& [queue, events] : deliveries) queue->push(events);
+}
+
+// Counts the ends among the events; true where the request is finished.
+bool EngineThread::count(const std::vector<Event>& events) {
+  bool finished = false;
+  for (const Event& event : events) {
+    if (const auto* end = std::get_if<SampleEndEvent>(&event); end != nullptr) {
+      switch (end->reason) {
+        case FinishReason::kStop:
+          ++finished_stop_;
+          break;
+        case FinishReason::kLength:
+          ++finished_length_;
+          break;
+        case FinishReason::kCancelled:
+          ++cancelled_;
+          break;
+        case FinishReason::kError:
+          ++failed_;
+          break;
+      }
+    }
+    if (const auto* end = std::get_if<FinishedEvent>(&event); end != nullptr) {
+      finished = true;
+      if (end->error) ++failed_;
+    }
+  }
+  return finished;
 }
 
 void EngineThread::snapshot() {
