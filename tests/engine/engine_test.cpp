@@ -47,6 +47,11 @@ Policy endless() {
   return [](const std::vector<SeenToken>&, const RandomKey&) { return TokenId{40}; };
 }
 
+// So that a request lasts long enough to be looked at: two seconds for all 2,000 positions.
+void slow_step(const StepPlan&) {
+  std::this_thread::sleep_for(std::chrono::milliseconds(1));
+}
+
 TEST(Engine, AnswersManyClientsAtOnceAsItAnswersOne) {
   EngineConfig config = small_config();
   config.max_queued_requests = 100;
@@ -123,7 +128,7 @@ TEST(Engine, RefusesWhatItsQueueCannotHold) {
 }
 
 TEST(Engine, ADroppedStreamCancelsItsRequest) {
-  const auto engine = start(small_config(), endless());
+  const auto engine = start(small_config(), endless(), slow_step);
   auto stream = engine->submit(request_of({40}, 0));
   std::vector<Event> events;
   stream.value()->wait(kLong, events);
@@ -138,7 +143,7 @@ TEST(Engine, ADroppedStreamCancelsItsRequest) {
 }
 
 TEST(Engine, EndsWithAWordToThoseThatWait) {
-  auto engine = start(small_config(), endless());
+  auto engine = start(small_config(), endless(), slow_step);
   auto stream = engine->submit(request_of({40}, 0));
   std::vector<Event> events;
   stream.value()->wait(kLong, events);
