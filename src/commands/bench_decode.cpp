@@ -3,8 +3,10 @@
 #include <cstdio>
 #include <cstdlib>
 #include <limits>
+#include <map>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "multiverse/kernels/elementwise.h"
@@ -181,10 +183,20 @@ class DecodeBench {
     Scheduler scheduler(executor_, dialect_, config, clock);
     const std::int32_t requests = wanted.shared ? 1 : wanted.rows;
     for (std::int32_t id = 0; id < requests; ++id) scheduler.add(static_cast<RequestId>(id), request(wanted, id));
-    while (scheduler.branches_running() < wanted.rows ||
-           scheduler.counters().generation_tokens < std::int64_t{2} * wanted.rows) {
+    // Until each row is a branch that has drawn twice: no prefill is left then.
+    std::map<std::pair<RequestId, std::int32_t>, int> draws;
+    const auto count_draws = [&draws](RequestId id, const std::vector<Event>& events) {
+      for (const Event& event : events) {
+        const auto* token = std::get_if<TokenEvent>(&event);
+        if (token != nullptr && !token->forced) ++draws[{id, token->branch}];
+      }
+    };
+    const auto decoding = [&draws] {
+      return std::count_if(draws.begin(), draws.end(), [](const auto& branch) { return branch.second >= 2; });
+    };
+    while (decoding() < wanted.rows) {
       scheduler.step();
-      scheduler.take_events([](RequestId, const std::vector<Event>&) {});
+      scheduler.take_events(count_draws);
       if (scheduler.idle())
         return invalid_argument("the requests ended before they decoded; is the KV pool too small?");
     }
