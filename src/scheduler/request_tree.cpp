@@ -19,12 +19,15 @@ std::uint64_t branch_random_key(std::int32_t sample, const BranchAddress& addres
   return key;
 }
 
+PageKey Segment::extended(const PageKey& key, std::int32_t page) const {
+  const std::int32_t begin = page * kPageTokens;
+  const auto count = static_cast<std::size_t>(std::min(kPageTokens, size() - begin));
+  return extend_key(key, std::span(tokens).subspan(static_cast<std::size_t>(begin), count), first_position + begin);
+}
+
 PageKey Segment::end_key() const {
   PageKey key = chain_key;
-  for (std::int32_t begin = chained_pages * kPageTokens; begin < size(); begin += kPageTokens) {
-    const auto count = static_cast<std::size_t>(std::min(kPageTokens, size() - begin));
-    key = extend_key(key, std::span(tokens).subspan(static_cast<std::size_t>(begin), count), first_position + begin);
-  }
+  for (std::int32_t page = chained_pages; page * kPageTokens < size(); ++page) key = extended(key, page);
   return key;
 }
 

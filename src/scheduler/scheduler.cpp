@@ -142,10 +142,7 @@ void Scheduler::find_prefix(Entry& entry) {
     if (entry.prompt_logprobs_left > 0 && segment.text_begin >= 0) return;  // every row of it is wanted
     const std::int32_t most = (segment.frozen ? segment.size() : segment.size() - 1) / kPageTokens;
     while (segment.chained_pages < most) {
-      const std::int32_t begin = segment.chained_pages * kPageTokens;
-      const auto tokens =
-          std::span<const TokenId>(segment.tokens).subspan(static_cast<std::size_t>(begin), kPageTokens);
-      const PageKey key = extend_key(segment.chain_key, tokens, segment.first_position + begin);
+      const PageKey key = segment.next_page_key();
       std::optional<PageRef> page = pool_.find(key);
       if (!page) break;
       segment.pages.push_back(std::move(*page));
@@ -261,9 +258,7 @@ void Scheduler::commit() {
 void Scheduler::publish(Segment& segment) {
   if (!config_.prefix_cache) return;
   while ((segment.chained_pages + 1) * kPageTokens <= segment.computed) {
-    const std::int32_t begin = segment.chained_pages * kPageTokens;
-    const auto tokens = std::span<const TokenId>(segment.tokens).subspan(static_cast<std::size_t>(begin), kPageTokens);
-    segment.chain_key = extend_key(segment.chain_key, tokens, segment.first_position + begin);
+    segment.chain_key = segment.next_page_key();
     pool_.publish(segment.pages[static_cast<std::size_t>(segment.chained_pages)], segment.chain_key);
     ++segment.chained_pages;
   }

@@ -16,6 +16,7 @@
 #include "tests/support/fake_dialect.h"
 #include "tests/support/fake_executor.h"
 #include "tests/support/manual_clock.h"
+#include "tests/support/seen_text.h"
 
 namespace multiverse::testing {
 namespace {
@@ -39,22 +40,6 @@ std::map<RequestId, Outcome> run_all(
     });
   }
   return outcomes;
-}
-
-std::vector<SeenToken> seen_by(const Structure& structure, const std::vector<TokenId>& text, std::size_t token) {
-  std::vector<SeenToken> seen;
-  const auto add = [&](const TextSegment& segment, std::int32_t end) {
-    for (std::int32_t i = segment.begin; i < end; ++i) {
-      seen.push_back({text[static_cast<std::size_t>(i)], segment.first_position + i - segment.begin});
-    }
-  };
-  for (const TextSegment& segment : structure.segments) {
-    if (static_cast<std::int32_t>(token) >= segment.end || static_cast<std::int32_t>(token) < segment.begin) continue;
-    for (const std::int32_t id : segment.context)
-      add(structure.segments[static_cast<std::size_t>(id)], structure.segments[static_cast<std::size_t>(id)].end);
-    add(segment, static_cast<std::int32_t>(token) + 1);
-  }
-  return seen;
 }
 
 std::vector<TokenId> random_prompt(std::mt19937_64& random, std::size_t most) {

@@ -10,6 +10,7 @@
 #include "tests/support/fake_dialect.h"
 #include "tests/support/fake_executor.h"
 #include "tests/support/manual_clock.h"
+#include "tests/support/seen_text.h"
 
 namespace multiverse::testing {
 namespace {
@@ -23,7 +24,7 @@ class Script {
     text_.insert(text_.end(), completion.begin(), completion.end());
     structure_ = read_structure(text_, dialect, StructureLimits{}, static_cast<std::int32_t>(prompt_));
     for (std::size_t i = prompt_; i < text_.size(); ++i) {
-      if (!structure_.forced[i]) next_[seen_before(i)] = text_[i];
+      if (!structure_.forced[i]) next_[text_of(seen_by(structure_, text_, i - 1))] = text_[i];
     }
   }
 
@@ -45,25 +46,6 @@ class Script {
     for (const SeenToken& slot : seen) text += std::to_string(slot.token) + "@" + std::to_string(slot.position) + " ";
     return text;
   }
-  std::string seen_before(std::size_t token) const {
-    std::vector<SeenToken> seen;
-    const auto add = [&](const TextSegment& segment, std::int32_t end) {
-      for (std::int32_t i = segment.begin; i < end; ++i) {
-        seen.push_back({text_[static_cast<std::size_t>(i)], segment.first_position + i - segment.begin});
-      }
-    };
-    const auto last = static_cast<std::int32_t>(token) - 1;
-    for (const TextSegment& segment : structure_.segments) {
-      if (last < segment.begin || last >= segment.end) continue;
-      for (const std::int32_t id : segment.context) {
-        const TextSegment& other = structure_.segments[static_cast<std::size_t>(id)];
-        add(other, other.end);
-      }
-      add(segment, last + 1);
-    }
-    return text_of(seen);
-  }
-
   std::vector<TokenId> text_;
   std::size_t prompt_ = 0;
   Structure structure_;

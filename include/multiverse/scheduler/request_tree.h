@@ -41,8 +41,14 @@ struct Segment {
 
   std::int32_t size() const { return static_cast<std::int32_t>(tokens.size()); }
   bool complete() const { return computed == size(); }
+  // The key of the page after those that the chain covers, which is full.
+  PageKey next_page_key() const { return extended(chain_key, chained_pages); }
   // Of all that stands before what follows it.
   PageKey end_key() const;
+
+ private:
+  // `key` followed by the tokens of one page, which may be the last, partial one.
+  PageKey extended(const PageKey& key, std::int32_t page) const;
 };
 
 struct Fork {
