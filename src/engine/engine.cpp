@@ -270,6 +270,7 @@ void EngineThread::run() {
 // Waits while there is nothing to do; false once the engine stops.
 bool EngineThread::take_inbox() {
   std::vector<Command> commands;
+  bool go_on = true;
   {
     std::unique_lock lock(mutex_);
     wake_.wait(lock, [this] { return stopping_ || !inbox_.empty() || !scheduler_.idle(); });
@@ -277,15 +278,7 @@ bool EngineThread::take_inbox() {
     stats_.requests_waiting += inbox_requests_;  // until the next snapshot
     waiting_tokens_ += inbox_tokens_;
     inbox_requests_ = inbox_tokens_ = 0;
-    if (stopping_) {
-      // Those that never reached the scheduler are told as well.
-      for (Command& command : commands) {
-        if (command.kind != Command::Kind::kAdd) continue;
-        queues_.emplace(command.id, std::move(command.events));
-        scheduler_.add(command.id, std::move(command.request));
-      }
-      return false;
-    }
+    go_on = !stopping_;  // those that never reached the scheduler are added all the same, and told
   }
   for (Command& command : commands) {
     switch (command.kind) {
@@ -301,7 +294,7 @@ bool EngineThread::take_inbox() {
         break;
     }
   }
-  return true;
+  return go_on;
 }
 
 // Counts what happened, shows it in stats(), and then hands it out: who reads an event finds it counted.
