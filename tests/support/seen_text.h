@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "multiverse/dialect/structure.h"
+
 #include "tests/support/fake_executor.h"
 
 namespace multiverse::testing {
