@@ -1,5 +1,6 @@
 # One folder = one target: include/multiverse/NAME and src/NAME make the library `mv_NAME`, which sees only the modules
-# that it names. A module without sources yet (or with HEADERS) is an interface library.
+# that it names. A module without sources yet (or with HEADERS) is an interface library. The sanitizer presets compile
+# several sources of a module as one (half the time): names in its anonymous namespaces must differ.
 
 add_library(multiverse_options INTERFACE)
 target_compile_options(multiverse_options INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion
@@ -46,6 +47,7 @@ function(multiverse_test name)
     return()
   endif()
   add_executable(test_${name} ${sources})
+  set_target_properties(test_${name} PROPERTIES UNITY_BUILD OFF)  # tests share names in their anonymous namespaces
   set(links GTest::gtest GTest::gtest_main ${arg_LINK})
   foreach(module ${name} ${arg_UNPARSED_ARGUMENTS})
     list(APPEND links mv_${module})
