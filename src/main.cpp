@@ -23,6 +23,7 @@ struct Command {
 
 constexpr std::array kCommands{
     Command{"serve", "serves a model over HTTP", serve_command},
+    Command{"check-config", "says what is wrong with the options of serve", check_config_command},
     Command{"chat", "asks a question and shows the branches of the answer as they are written", chat_command},
     Command{"inspect", "shows the tree of a structured text", inspect_command},
     Command{"bench", "measures, beside the floor", bench_command},
@@ -31,7 +32,7 @@ constexpr std::array kCommands{
 std::string usage() {
   std::string text = "Usage: multiverse COMMAND [OPTIONS]\n\nCommands:\n";
   for (const Command& command : kCommands) {
-    text += concat("  ", command.name, std::string(10 - command.name.size(), ' '), command.summary, "\n");
+    text += concat("  ", command.name, std::string(14 - command.name.size(), ' '), command.summary, "\n");
   }
   return text + "\n`multiverse COMMAND --help` lists a command's options; `multiverse --version` says the version.\n";
 }

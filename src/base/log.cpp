@@ -3,7 +3,9 @@
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
 
+#include <atomic>
 #include <cstdlib>
+#include <nlohmann/json.hpp>
 #include <string>
 
 #include "multiverse/base/check.h"
@@ -11,10 +13,16 @@
 namespace multiverse {
 namespace {
 
+constexpr const char* kTextPattern = "%Y-%m-%dT%H:%M:%S.%eZ %l %v";
+// What log() makes of message and fields follows: `"message":"…"}`.
+constexpr const char* kJsonPattern = R"({"time":"%Y-%m-%dT%H:%M:%S.%eZ","level":"%l",%v)";
+
+std::atomic<LogFormat> log_format = LogFormat::kText;
+
 spdlog::logger& logger() {
   static const std::shared_ptr<spdlog::logger> instance = [] {
     auto created = spdlog::stderr_color_mt("multiverse");
-    created->set_pattern("%Y-%m-%dT%H:%M:%S.%eZ %l %v", spdlog::pattern_time_type::utc);
+    created->set_pattern(kTextPattern, spdlog::pattern_time_type::utc);
     created->flush_on(spdlog::level::info);
     return created;
   }();
@@ -52,10 +60,42 @@ std::string escaped(std::string_view message) {
   return out;
 }
 
+bool is_empty(const LogField& field) {
+  const auto* text = std::get_if<std::string_view>(&field.value);
+  return text != nullptr && text->empty();
+}
+
+std::string text_line(std::string_view message, std::initializer_list<LogField> fields) {
+  std::string line = escaped(message);
+  for (const LogField& field : fields) {
+    if (is_empty(field)) continue;
+    line += concat(" ", field.name, "=");
+    std::visit([&](auto value) { line += escaped(concat(value)); }, field.value);
+  }
+  return line;
+}
+
+std::string json_line(std::string_view message, std::initializer_list<LogField> fields) {
+  nlohmann::ordered_json object;
+  object["message"] = message;
+  for (const LogField& field : fields) {
+    if (!is_empty(field)) std::visit([&](auto value) { object[std::string(field.name)] = value; }, field.value);
+  }
+  // Bytes that are no UTF-8 are replaced. The opening brace is the pattern's.
+  return object.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).substr(1);
+}
+
 }  // namespace
 
-void log(LogLevel level, std::string_view message) {
-  logger().log(to_spdlog(level), escaped(message));
+void log(LogLevel level, std::string_view message, std::initializer_list<LogField> fields) {
+  if (!logger().should_log(to_spdlog(level))) return;
+  logger().log(to_spdlog(level),
+               log_format == LogFormat::kJson ? json_line(message, fields) : text_line(message, fields));
+}
+
+void set_log_format(LogFormat format) {
+  log_format = format;
+  logger().set_pattern(format == LogFormat::kJson ? kJsonPattern : kTextPattern, spdlog::pattern_time_type::utc);
 }
 
 void set_log_level(LogLevel level) {

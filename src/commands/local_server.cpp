@@ -15,7 +15,7 @@ Result<LocalServer> LocalServer::start(const std::string& model_dir) {
       {"--model", model_dir, "--host", "127.0.0.1", "--port", "0", "--log-level", "warning"}, environment);
   if (!options.ok()) return options.error();
   const ServerConfig& config = options.value().config;
-  apply_log_level(config);
+  apply_log_options(config);
   const auto http = http_options(config);
   if (!http.ok()) return http.error();
   auto serving = load_serving(config);

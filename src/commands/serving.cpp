@@ -23,21 +23,6 @@ std::int32_t narrow(std::int64_t value) {
   return static_cast<std::int32_t>(value);
 }
 
-// One key a line; empty lines and those that start with # say nothing.
-Result<std::vector<std::string>> read_keys(const std::string& file) {
-  std::vector<std::string> keys;
-  if (file.empty()) return keys;
-  std::ifstream lines(file);
-  if (!lines) return invalid_argument(concat("can't read the API keys in ", file), "api_key_file");
-  for (std::string line; std::getline(lines, line);) {
-    while (!line.empty() && (line.back() == '\r' || line.back() == ' ')) line.pop_back();
-    if (!line.empty() && line.front() != '#') keys.push_back(line);
-  }
-  // A file without keys would let everyone in.
-  if (keys.empty()) return invalid_argument(concat("there is no API key in ", file), "api_key_file");
-  return keys;
-}
-
 EngineConfig engine_config(const ServerConfig& config, const GenerationConfig& generation) {
   EngineConfig engine;
   engine.max_rows = narrow(config.max_rows);
@@ -155,23 +140,43 @@ Result<Serving> load_serving(const ServerConfig& config) {
   return serving;
 }
 
+// One key a line; empty lines and those that start with # say nothing.
+Result<std::vector<std::string>> read_api_keys(const std::string& file) {
+  std::vector<std::string> keys;
+  if (file.empty()) return keys;
+  std::ifstream lines(file);
+  if (!lines) return invalid_argument(concat("can't read the API keys in ", file), "api_key_file");
+  for (std::string line; std::getline(lines, line);) {
+    while (!line.empty() && (line.back() == '\r' || line.back() == ' ')) line.pop_back();
+    if (!line.empty() && line.front() != '#') keys.push_back(line);
+  }
+  // A file without keys would let everyone in.
+  if (keys.empty()) return invalid_argument(concat("there is no API key in ", file), "api_key_file");
+  return keys;
+}
+
 Result<HttpOptions> http_options(const ServerConfig& config) {
-  auto keys = read_keys(config.api_key_file);
+  auto keys = read_api_keys(config.api_key_file);
   if (!keys.ok()) return keys.error();
   HttpOptions options;
   options.host = config.host;
   options.port = narrow(config.port);
+  options.metrics_host = config.metrics_host;
+  if (config.metrics_port != 0) options.metrics_port = narrow(config.metrics_port);
   options.version = MULTIVERSE_VERSION;
   options.max_body_bytes = static_cast<std::size_t>(config.max_body_bytes);
   options.max_connections = narrow(config.max_connections);
   options.request_timeout = to_milliseconds(config.request_timeout_seconds);
+  options.first_token_timeout = to_milliseconds(config.first_token_timeout_seconds);
+  options.stall_timeout = to_milliseconds(config.stall_timeout_seconds);
   options.ping_interval = to_milliseconds(config.ping_interval_seconds);
   options.api_keys = std::move(keys).value();
   return options;
 }
 
-void apply_log_level(const ServerConfig& config) {
+void apply_log_options(const ServerConfig& config) {
   set_log_level(log_level(config.log_level));
+  set_log_format(config.log_format == "json" ? LogFormat::kJson : LogFormat::kText);
 }
 
 std::chrono::milliseconds to_milliseconds(double seconds) {

@@ -3,6 +3,8 @@
 
 #include <chrono>
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "multiverse/api/served_model.h"
 #include "multiverse/base/status.h"
@@ -29,8 +31,11 @@ Result<Serving> load_serving(const ServerConfig& config);
 // Address, limits and keys. The error names a key file that can't be read or has no key.
 Result<HttpOptions> http_options(const ServerConfig& config);
 
-// Messages from now on are those of the configured level.
-void apply_log_level(const ServerConfig& config);
+// The keys in the file, none where its name is "". The error names a file that can't be read or has no key.
+Result<std::vector<std::string>> read_api_keys(const std::string& file);
+
+// Messages from now on are those of the configured level, written as configured.
+void apply_log_options(const ServerConfig& config);
 
 // A knob's value in the unit that the HTTP server takes.
 std::chrono::milliseconds to_milliseconds(double seconds);

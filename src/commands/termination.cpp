@@ -4,6 +4,7 @@
 
 #include <csignal>
 #include <cstdlib>
+#include <utility>
 
 namespace multiverse {
 namespace {
@@ -11,7 +12,9 @@ namespace {
 sigset_t watched_signals() {
   sigset_t set;
   sigemptyset(&set);
-  for (const int signal : {SIGTERM, SIGINT, SIGUSR1}) sigaddset(&set, signal);  // SIGUSR1: our own, to end the thread
+  for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGUSR1}) {  // SIGUSR1: our own, to end the thread
+    sigaddset(&set, signal);
+  }
   return set;
 }
 
@@ -33,10 +36,15 @@ Termination::~Termination() {
   thread_.join();
 }
 
-void Termination::wait() {
+void Termination::on_hangup(std::function<void()> react) {
+  const std::lock_guard lock(hangup_mutex_);
+  react_ = std::move(react);
+}
+
+bool Termination::wait(std::chrono::milliseconds limit) {
   std::unique_lock lock(mutex_);
   waiting_ = true;
-  changed_.wait(lock, [this] { return asked_; });
+  return changed_.wait_for(lock, limit, [this] { return asked_; });
 }
 
 void Termination::watch() {
@@ -44,6 +52,11 @@ void Termination::watch() {
   while (true) {
     int signal = 0;
     if (sigwait(&set, &signal) != 0) continue;
+    if (signal == SIGHUP) {
+      const std::lock_guard lock(hangup_mutex_);
+      if (react_) react_();
+      continue;
+    }
     const std::lock_guard lock(mutex_);
     if (done_) return;
     if (signal == SIGUSR1) continue;

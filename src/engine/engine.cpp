@@ -118,7 +118,7 @@ class EngineThread final : public Engine {
     EngineStats stats = stats_;
     stats.rejected_total = rejected_;
     stats.requests_waiting += inbox_requests_;
-    if (stats.requests_running > 0) {
+    if (stats.requests_running + stats.requests_waiting > 0) {
       stats.last_step_age_seconds = std::chrono::duration<double>(clock_.now() - last_step_).count();
     }
     return stats;
@@ -243,6 +243,7 @@ Result<std::unique_ptr<RequestStream>> EngineThread::submit(GenerateRequest requ
                  config_.max_queued_requests, " and ", config_.max_queued_tokens, "); try again later"),
           "", "queue_full"};
     }
+    if (waiting == 0 && stats_.requests_running == 0) last_step_ = clock_.now();  // idle until now
     id = command.id = next_id_++;
     ++inbox_requests_;
     inbox_tokens_ += tokens;

@@ -104,7 +104,7 @@ bool Exchange::probe() {
 
 void Exchange::abandon() {
   close_ = true;
-  if (status_ == 0) status_ = 499;
+  status_ = 499;
   connection_.interrupt();
 }
 

@@ -38,9 +38,14 @@ bool GenerationLoop::pump(bool stream) {
     return false;
   }
   if (more && options_.aborting->load()) {
-    generation_.fail({ErrorCode::kUnavailable, "the server is shutting down", "", "draining"});
-    ticket_.abort(AbortCause::kDrain);
-    finish(stream);
+    give_up(stream, {ErrorCode::kUnavailable, "the server is shutting down", "", "draining"}, AbortCause::kDrain);
+    return false;
+  }
+  if (more && first_token_is_late()) {
+    give_up(
+        stream,
+        {ErrorCode::kDeadline, "no token was generated in the time that the server allows; try again later", "", ""},
+        AbortCause::kDeadline);
     return false;
   }
   if (!more) {
@@ -59,6 +64,17 @@ void GenerationLoop::lose_client() {
   generation_.cancel();
   exchange_.abandon();
   ticket_.abort(exchange_.slow_reader() ? AbortCause::kSlowReader : AbortCause::kDisconnect);
+}
+
+bool GenerationLoop::first_token_is_late() const {
+  const auto limit = options_.first_token_timeout;
+  return limit.count() > 0 && seen_tokens_ == 0 && exchange_.age() > limit;
+}
+
+void GenerationLoop::give_up(bool stream, Error error, AbortCause cause) {
+  generation_.fail(std::move(error));
+  ticket_.abort(cause);
+  finish(stream);
 }
 
 void GenerationLoop::count_end() {

@@ -13,7 +13,8 @@ namespace multiverse {
 
 struct LoopOptions {
   std::chrono::milliseconds ping_interval;
-  const std::atomic<bool>* aborting;  // ends it with an error
+  std::chrono::milliseconds first_token_timeout;  // 0: none
+  const std::atomic<bool>* aborting;              // ends it with an error
 };
 
 class GenerationLoop {
@@ -31,6 +32,9 @@ class GenerationLoop {
   void lose_client();
   void count_end();
   bool client_is_there(bool stream);
+  bool first_token_is_late() const;
+  // Ends a generation that still runs with an error of ours.
+  void give_up(bool stream, Error error, AbortCause cause);
   bool send_events();
   void observe_tokens();
   void finish(bool stream);

@@ -180,6 +180,7 @@ Metrics::Metrics()
     : time_to_first_token(kFirstTokenBounds),
       inter_token_latency(kInterTokenBounds),
       request_duration(kDurationBounds),
+      http_request_duration(kFirstTokenBounds),
       start_time_seconds_(std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count()) {
   // Present from the start, so that rates are known from the first event on.
   for (const char* reason : {"queue_full", "unavailable", "invalid"}) rejected_[reason] = 0;
@@ -252,6 +253,8 @@ std::string Metrics::text(const std::string& model_name, const std::string& vers
   }
   page.single("http_in_flight", "gauge", "HTTP requests being answered.", requests_in_flight.load());
   page.single("http_connections", "gauge", "Open connections.", connections.load());
+  page.histogram("http_request_duration_seconds", "From a request's head to the end of its answer, on any route.",
+                 http_request_duration);
   page.histogram("time_to_first_token_seconds", "From a request's arrival to its first token.", time_to_first_token);
   page.histogram("inter_token_latency_seconds", "Between two arrivals of tokens of a request, of all its branches.",
                  inter_token_latency);

@@ -39,8 +39,8 @@ class Metrics {
   Metrics();
 
   void count_request(std::string_view route, std::string_view method, int status);
-  Histogram time_to_first_token, inter_token_latency, request_duration;  // seconds
-  std::atomic<std::int64_t> requests_in_flight = 0;                      // HTTP requests being answered
+  Histogram time_to_first_token, inter_token_latency, request_duration, http_request_duration;  // seconds
+  std::atomic<std::int64_t> requests_in_flight = 0;  // HTTP requests being answered
   std::atomic<std::int64_t> connections = 0;
 
   // Of generation requests, through GenerationTicket.

@@ -1,6 +1,7 @@
 #include "http/service.h"
 
 #include <array>
+#include <charconv>
 #include <ctime>
 #include <exception>
 
@@ -13,6 +14,10 @@
 
 namespace multiverse {
 
+namespace {
+constexpr std::string_view kMetricsPath = "/metrics";
+}  // namespace
+
 struct Service::Route {
   std::string_view method;
   std::string_view path;  // ends in "/{id}": any one segment
@@ -21,6 +26,11 @@ struct Service::Route {
 
   static const std::array<Route, 12>& table();
   bool matches(std::string_view given) const;
+  // Whether the address for `audience` has the route; /metrics may have moved away from that of the clients.
+  bool stands_on(Audience audience, bool metrics_apart) const {
+    const bool for_operators = path == kMetricsPath;
+    return audience == Audience::kOperators ? is_public || for_operators : !for_operators || !metrics_apart;
+  }
 };
 
 const std::array<Service::Route, 12>& Service::Route::table() {
@@ -29,7 +39,7 @@ const std::array<Service::Route, 12>& Service::Route::table() {
       {"GET", "/readyz", true, &Service::ready},
       {"GET", "/health", true, &Service::ready},
       {"GET", "/version", false, &Service::version},
-      {"GET", "/metrics", false, &Service::metrics_page},
+      {"GET", kMetricsPath, false, &Service::metrics_page},
       {"GET", "/v1/models", false, &Service::models},
       {"GET", "/v1/models/{id}", false, &Service::one_model},
       {"POST", "/tokenize", false, &Service::tokenize},
@@ -87,6 +97,33 @@ std::string header_list(const std::vector<std::string>& names) {
   return list;
 }
 
+// The trace that the client says the request belongs to: VERSION-TRACE-PARENT-FLAGS of W3C's Trace Context,
+// hexadecimal.
+std::string_view trace_id(std::string_view traceparent) {
+  static constexpr std::size_t kBegin = 3, kSize = 32;
+  if (traceparent.size() < 55 || traceparent[2] != '-' || traceparent[kBegin + kSize] != '-') return "";
+  const std::string_view id = traceparent.substr(kBegin, kSize);
+  return id.find_first_not_of("0123456789abcdef") == std::string_view::npos ? id : "";
+}
+
+// The server's limit, or the client's own where that is sooner.
+Result<std::optional<Nanoseconds>> deadline_of(const RequestHead& head, std::chrono::milliseconds limit) {
+  static constexpr std::int64_t kMost = 7LL * 24 * 3600 * 1000;
+  std::optional<Nanoseconds> deadline;
+  if (limit.count() > 0) deadline = limit;
+  if (head.count("x-request-timeout-ms") == 0) return deadline;
+  const std::string_view text = head.field("x-request-timeout-ms");
+  std::int64_t wanted = 0;
+  const auto [end, failure] = std::from_chars(text.data(), text.data() + text.size(), wanted);
+  if (failure != std::errc() || end != text.data() + text.size() || wanted < 1 || wanted > kMost) {
+    return invalid_argument(concat("the header X-Request-Timeout-Ms takes milliseconds from 1 to ", kMost),
+                            "X-Request-Timeout-Ms");
+  }
+  const Nanoseconds own = std::chrono::milliseconds(wanted);
+  if (!deadline || own < *deadline) deadline = own;
+  return deadline;
+}
+
 }  // namespace
 
 bool Service::Route::matches(std::string_view given) const {
@@ -98,9 +135,14 @@ bool Service::Route::matches(std::string_view given) const {
          given.find('/', start.size()) == std::string_view::npos;
 }
 
-void Service::handle(Exchange& exchange) {
+Service::Service(const HttpOptions& options, Metrics& metrics)
+    : options_(options),
+      metrics_(metrics),
+      api_keys_(std::make_shared<const std::vector<std::string>>(options.api_keys)) {}
+
+void Service::handle(Exchange& exchange, Audience audience) {
   metrics_.requests_in_flight += 1;
-  guard(exchange, [&] { dispatch(exchange); });
+  guard(exchange, [&] { dispatch(exchange, audience); });
 }
 
 void Service::guard(Exchange& exchange, const std::function<void()>& work) {
@@ -118,29 +160,54 @@ void Service::guard(Exchange& exchange, const std::function<void()>& work) {
 void Service::conclude(Exchange& exchange) {
   metrics_.requests_in_flight -= 1;
   metrics_.count_request(exchange.route, exchange.head().method, exchange.status());
-  const auto milliseconds = static_cast<std::int64_t>(exchange.age().count() * 1000.0);
+  const RequestHead& head = exchange.head();
+  const double seconds = exchange.age().count();
+  metrics_.http_request_duration.observe(seconds);
   // Probes come many times a second.
-  const bool probe = exchange.route == "/metrics" || exchange.route == "/livez" || exchange.route == "/readyz" ||
+  const bool probe = exchange.route == kMetricsPath || exchange.route == "/livez" || exchange.route == "/readyz" ||
                      exchange.route == "/health";
-  log(probe ? LogLevel::kDebug : LogLevel::kInfo,
-      concat(exchange.head().method.substr(0, 16), " ", exchange.route, " ", exchange.status(), " ", milliseconds,
-             "ms prompt_tokens=", exchange.prompt_tokens, " completion_tokens=", exchange.completion_tokens,
-             " id=", exchange.request_id()));
+  log(probe ? LogLevel::kDebug : LogLevel::kInfo, "request",
+      {{"method", std::string_view(head.method).substr(0, 16)},
+       {"route", exchange.route},
+       {"status", std::int64_t{exchange.status()}},
+       {"ms", static_cast<std::int64_t>(seconds * 1000.0)},
+       {"prompt_tokens", exchange.prompt_tokens},
+       {"completion_tokens", exchange.completion_tokens},
+       {"request_id", exchange.request_id()},
+       {"trace_id", trace_id(head.field("traceparent"))}});
 }
 
-void Service::dispatch(Exchange& exchange) {
+void Service::set_api_keys(std::vector<std::string> keys) {
+  auto replaced = std::make_shared<const std::vector<std::string>>(std::move(keys));
+  const std::lock_guard lock(mutex_);
+  CHECK(api_keys_->empty() || !replaced->empty(), "no API keys were given to replace ", api_keys_->size());
+  api_keys_ = std::move(replaced);
+}
+
+// Operators have their own address, which is not for everyone to reach.
+bool Service::is_allowed(const RequestHead& head, Audience audience) const {
+  if (audience == Audience::kOperators) return true;
+  std::shared_ptr<const std::vector<std::string>> keys;
+  {
+    const std::lock_guard lock(mutex_);
+    keys = api_keys_;
+  }
+  return is_authorized(head, *keys);
+}
+
+void Service::dispatch(Exchange& exchange, Audience audience) {
   const RequestHead& head = exchange.head();
   const Route* found = nullptr;
   std::string allowed;
   const std::string_view method = head.method == "HEAD" ? std::string_view("GET") : std::string_view(head.method);
   for (const Route& route : Route::table()) {
-    if (!route.matches(head.path)) continue;
+    if (!route.matches(head.path) || !route.stands_on(audience, options_.metrics_port.has_value())) continue;
     exchange.route = route.path;
     if (route.method == method) found = &route;
     allowed = route.method == "GET" ? "GET, HEAD" : std::string(route.method);
   }
   const bool is_public = found != nullptr && found->is_public;
-  if (!is_public && !is_authorized(head, options_.api_keys)) {
+  if (!is_public && !is_allowed(head, audience)) {
     return exchange.send_error({ErrorCode::kUnauthenticated,
                                 "a valid API key is wanted, as 'Authorization: Bearer KEY'", "", "invalid_api_key"});
   }
@@ -199,16 +266,17 @@ void Service::send_result(Exchange& exchange, const Result<std::string>& body) {
   }
 }
 
-void Service::live(Exchange& exchange, const std::string& /*body*/) {
+bool Service::alive() const {
   const Backend serving = backend();
-  if (serving.engine != nullptr) {
-    const EngineStats stats = serving.engine->stats();
-    const double limit = std::chrono::duration<double>(options_.stall_timeout).count();
-    if (stats.requests_running > 0 && stats.last_step_age_seconds > limit) {
-      return exchange.send_error({ErrorCode::kUnavailable, "the engine has made no step for too long", "", "stalled"});
-    }
-  }
-  exchange.send(200, status_body("alive"));
+  if (serving.engine == nullptr) return true;
+  const EngineStats stats = serving.engine->stats();
+  const double limit = std::chrono::duration<double>(options_.stall_timeout).count();
+  return stats.requests_running + stats.requests_waiting == 0 || stats.last_step_age_seconds <= limit;
+}
+
+void Service::live(Exchange& exchange, const std::string& /*body*/) {
+  if (alive()) return exchange.send(200, status_body("alive"));
+  exchange.send_error({ErrorCode::kUnavailable, "the engine has made no step for too long", "", "stalled"});
 }
 
 void Service::ready(Exchange& exchange, const std::string& /*body*/) {
@@ -291,15 +359,16 @@ void Service::admit(Exchange& exchange, Underway& underway,
   if (!parsed.ok()) return reject(exchange, underway.ticket, parsed.error());
   Job job = std::move(parsed).value();
   if (!job.ignored_params.empty()) exchange.add_field("X-Ignored-Params", header_list(job.ignored_params));
-  if (options_.request_timeout.count() > 0) {
-    for (GenerateRequest& request : job.requests) request.deadline = options_.request_timeout;
-  }
+  const auto deadline = deadline_of(exchange.head(), options_.request_timeout);
+  if (!deadline.ok()) return reject(exchange, underway.ticket, deadline.error());
+  for (GenerateRequest& request : job.requests) request.deadline = deadline.value();
   const bool stream = job.stream;
   auto generation = Generation::start(std::move(job), serving.model, *serving.engine, std::time(nullptr));
   if (!generation.ok()) return reject(exchange, underway.ticket, generation.error());
   underway.generation = std::move(generation).value();
   const auto run = [this, &exchange, &underway, stream] {
-    GenerationLoop(exchange, *underway.generation, underway.ticket, {options_.ping_interval, &aborting_}).run(stream);
+    const LoopOptions loop{options_.ping_interval, options_.first_token_timeout, &aborting_};
+    GenerationLoop(exchange, *underway.generation, underway.ticket, loop).run(stream);
   };
   if (!stream) return run();
   exchange.send_stream([this, &exchange, run] { guard(exchange, run); });

@@ -7,6 +7,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <vector>
 
 #include "multiverse/api/generation.h"
 #include "multiverse/http/server.h"
@@ -16,17 +17,22 @@
 
 namespace multiverse {
 
+// Who an address is for: clients of the API, or, on one of their own, those who watch over the server.
+enum class Audience { kClients, kOperators };
+
 // handle() on as many threads as there are connections.
 class Service {
  public:
-  Service(const HttpOptions& options, Metrics& metrics) : options_(options), metrics_(metrics) {}
+  Service(const HttpOptions& options, Metrics& metrics);
 
   // Decides the answer, whatever happens; a stream's follows when it is run.
-  void handle(Exchange& exchange);
+  void handle(Exchange& exchange, Audience audience);
   // Once the answer is written: counts and logs it.
   void conclude(Exchange& exchange);
 
   void attach(std::shared_ptr<const ServedModel> model, Engine& engine);
+  void set_api_keys(std::vector<std::string> keys);
+  bool alive() const;
   void begin_drain() { draining_ = true; }
   bool draining() const { return draining_; }
   // Ends running generations with an error.
@@ -41,7 +47,8 @@ class Service {
     Engine* engine = nullptr;
   };
 
-  void dispatch(Exchange& exchange);
+  void dispatch(Exchange& exchange, Audience audience);
+  bool is_allowed(const RequestHead& head, Audience audience) const;
   Backend backend() const;
   // Answers 503 and says false where nothing can be served now.
   bool check_ready(Exchange& exchange, const Backend& backend);
@@ -71,6 +78,7 @@ class Service {
   mutable std::mutex mutex_;
   std::condition_variable idle_;
   Backend backend_;
+  std::shared_ptr<const std::vector<std::string>> api_keys_;
   int running_ = 0;  // generations
   std::atomic<bool> draining_ = false, aborting_ = false;
 };

@@ -175,5 +175,24 @@ TEST(Engine, SurvivesAFailingStep) {
   EXPECT_FALSE(std::get<FinishedEvent>(drain(*second.value()).back()).error.has_value());
 }
 
+// What liveness looks at: work that waits behind a step that doesn't end, even the very first.
+TEST(Engine, AStepThatHangsShows) {
+  std::atomic<bool> hang = true;
+  const auto engine = start(small_config(), endless(), [&](const StepPlan&) {
+    while (hang) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  });
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  EXPECT_EQ(engine->stats().last_step_age_seconds, 0.0);  // idle
+  const auto stream = engine->submit(request_of({32}, 2));
+  ASSERT_TRUE(stream.ok());
+  const double age = engine->stats().last_step_age_seconds;
+  EXPECT_LT(age, 0.05);  // of the work, not of the idle time before it
+  std::this_thread::sleep_for(std::chrono::milliseconds(60));
+  EXPECT_GE(engine->stats().last_step_age_seconds, age + 0.06);
+  hang = false;
+  drain(*stream.value());
+  EXPECT_EQ(engine->stats().last_step_age_seconds, 0.0);
+}
+
 }  // namespace
 }  // namespace multiverse::testing

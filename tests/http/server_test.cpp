@@ -201,6 +201,76 @@ TEST_F(Server, KeysGuardEveryRouteButThree) {
   EXPECT_EQ(status_of(get("/nothing", "Authorization: Bearer secret\r\n")), 404);
 }
 
+TEST_F(Server, KeysChangeWhileItRuns) {
+  gap_ = milliseconds(40);
+  HttpOptions options;
+  options.api_keys = {"old"};
+  start(options);
+  RawClient running(server_->port());
+  running.send(post(kChatPath, kStreamedChat, "Authorization: Bearer old\r\n"));
+  running.read_until("\"assistant\"");
+  server_->set_api_keys({"new", "newer"});
+  EXPECT_EQ(status_of(get("/version", "Authorization: Bearer old\r\n")), 401);
+  EXPECT_EQ(status_of(get("/version", "Authorization: Bearer new\r\n")), 200);
+  EXPECT_EQ(status_of(get("/version", "Authorization: Bearer newer\r\n")), 200);
+  EXPECT_NE(running.read_until("\r\n0\r\n\r\n").find("[DONE]"), std::string::npos);
+}
+
+TEST_F(Server, MetricsMayHaveAnAddressOfTheirOwn) {
+  HttpOptions options;
+  options.api_keys = {"secret"};
+  options.metrics_port = 0;
+  start(options);
+  const auto get_there = [&](const std::string& path) {
+    RawClient client(server_->metrics_port());
+    client.send("GET " + path + " HTTP/1.1\r\nHost: x\r\n\r\n");
+    return status_of(client.read_answer());
+  };
+  for (const char* path : {"/metrics", "/livez", "/readyz", "/health"}) EXPECT_EQ(get_there(path), 200) << path;
+  for (const char* path : {"/v1/models", "/version", "/tokenize", "/v1/chat/completions", "/"}) {
+    EXPECT_EQ(get_there(path), 404) << path;
+  }
+  EXPECT_EQ(status_of(get("/metrics")), 401);
+  EXPECT_EQ(status_of(get("/metrics", "Authorization: Bearer secret\r\n")), 404);
+  EXPECT_EQ(status_of(get("/readyz")), 200);
+}
+
+// No token in time: refused before the engine is asked to go on, as 408 or, on a stream, as its error event.
+TEST_F(Server, AFirstTokenThatIsLateEndsTheRequest) {
+  gap_ = std::chrono::seconds(60);
+  HttpOptions options;
+  options.first_token_timeout = milliseconds(60);
+  start(options);
+  const std::string answer = ask(post(kChatPath, kLongChat));
+  EXPECT_EQ(status_of(answer), 408);
+  EXPECT_TRUE(engine_.wait_for_cancel());
+  RawClient client(server_->port());
+  client.send(post(kChatPath, kStreamedChat));
+  const std::string stream = client.read_all();
+  EXPECT_NE(stream.find("data: {\"error\":"), std::string::npos) << stream;
+  EXPECT_EQ(stream.find("[DONE]"), std::string::npos);
+  EXPECT_EQ(metric("multiverse_requests_aborted_total{model_name=\"fake-model\",cause=\"deadline\"}"), 2.0);
+}
+
+TEST_F(Server, AClientsDeadlineReachesTheEngine) {
+  HttpOptions options;
+  options.request_timeout = milliseconds(5000);
+  start(options);
+  const auto deadline = [&](const std::string& field) {
+    EXPECT_EQ(status_of(ask(post(kChatPath, kLongChat, field))), 200) << field;
+    return engine_.records().back().request.deadline;
+  };
+  EXPECT_EQ(deadline(""), milliseconds(5000));
+  EXPECT_EQ(deadline("X-Request-Timeout-Ms: 500\r\n"), milliseconds(500));
+  EXPECT_EQ(deadline("X-Request-Timeout-Ms: 9000\r\n"), milliseconds(5000));
+  for (const char* value : {"0", "-1", "1e3", "", "99999999999999999999", "5 "}) {
+    const std::string field = std::string("X-Request-Timeout-Ms: ") + value + "x\r\n";
+    EXPECT_EQ(status_of(ask(post(kChatPath, kLongChat, field))), 400) << field;
+  }
+  EXPECT_EQ(status_of(ask(post(kChatPath, kLongChat, "X-Request-Timeout-Ms: 0\r\n"))), 400);
+  EXPECT_EQ(status_of(ask(post(kChatPath, kLongChat, "X-Request-Timeout-Ms: 5\r\nX-Request-Timeout-Ms: 6\r\n"))), 400);
+}
+
 TEST_F(Server, OddRequestIdsAreReplaced) {
   start();
   EXPECT_EQ(field_of(get("/livez", "X-Request-Id: " + std::string(128, 'a') + "\r\n"), "X-Request-Id"),
@@ -285,6 +355,12 @@ TEST_P(ServerCancel, AClientThatLeavesCancelsItsRequest) {
   EXPECT_TRUE(engine_.wait_for_cancel());
   EXPECT_TRUE(server_->wait_idle(std::chrono::seconds(10)));
   EXPECT_EQ(metric("multiverse_requests_aborted_total{model_name=\"fake-model\",cause=\"disconnect\"}"), 1.0);
+  // Never sent, but counted so, also where a stream had begun with 200. Concluded once the connection's thread is done.
+  const std::string line =
+      "multiverse_http_requests_total{model_name=\"fake-model\",route=\"/v1/chat/"
+      "completions\",method=\"POST\",code=\"499\"}";
+  for (int tries = 0; tries < 1000 && metric(line) != 1.0; ++tries) std::this_thread::sleep_for(milliseconds(1));
+  EXPECT_EQ(metric(line), 1.0);
 }
 
 INSTANTIATE_TEST_SUITE_P(All, ServerCancel,

@@ -28,6 +28,8 @@ struct ServerConfig {
   std::string host = "127.0.0.1";
   std::int64_t port = 8000;  // 0: one that is free
   std::string api_key_file;
+  std::string metrics_host = "127.0.0.1";
+  std::int64_t metrics_port = 0;  // 0: /metrics stands on `port`
   std::int64_t max_connections = 1024;
   std::int64_t max_body_bytes = std::int64_t{8} << 20;
 
@@ -51,12 +53,15 @@ struct ServerConfig {
   std::int64_t max_stop_strings = 4;
 
   // Time
-  double request_timeout_seconds = 0;  // 0: none
-  double ping_interval_seconds = 10;   // 0: none
+  double request_timeout_seconds = 0;      // 0: none
+  double first_token_timeout_seconds = 0;  // 0: none
+  double ping_interval_seconds = 10;       // 0: none
+  double stall_timeout_seconds = 120;
   double drain_timeout_seconds = 30;
 
   // Messages
-  std::string log_level = "info";  // "debug", "info", "warning", "error"
+  std::string log_level = "info";   // "debug", "info", "warning", "error"
+  std::string log_format = "text";  // "text", "json"
 };
 
 struct ServeOptions {

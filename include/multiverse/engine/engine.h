@@ -34,7 +34,7 @@ struct EngineStats {
   std::int64_t forks_total = 0, joins_total = 0, malformed_total = 0, preemptions_total = 0, steps_total = 0;
   std::int64_t finished_stop_total = 0, finished_length_total = 0, cancelled_total = 0, failed_total = 0,
                rejected_total = 0;
-  double last_step_age_seconds = 0.0;  // since the last step ended; 0 where nothing is running
+  double last_step_age_seconds = 0.0;  // since the last step ended, or work came; 0 where nothing runs or waits
 };
 
 // The events of one request. One consumer thread. Destroying the stream cancels the request.
