@@ -15,8 +15,8 @@ struct TokenField {
 };
 
 constexpr TokenField kTokens[] = {
-    {"block_open", &Dialect::block_open, true},
-    {"block_close", &Dialect::block_close, true},
+    {"block_open", &Dialect::block_open, false},
+    {"block_close", &Dialect::block_close, false},
     {"goal_open", &Dialect::goal_open, true},
     {"fork", &Dialect::fork, true},
     {"outline_open", &Dialect::outline_open, true},

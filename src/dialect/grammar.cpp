@@ -42,10 +42,10 @@ Grammar::Outcome Grammar::step(const Dialect& dialect, std::int32_t token, const
   if (block != nullptr && block->in_goal) read_label(dialect, token, limits);
   if (token < 0) return {};
 
-  if (token == dialect.block_open) {
+  if (dialect.opens_block(token)) {
     if (block != nullptr && block->in_goal) return {Effect::kNone, true};
-    blocks_.emplace_back();
-    return {};
+    block = &blocks_.emplace_back();
+    if (token != dialect.goal_open) return {};
   }
   if (token == dialect.goal_open) {
     if (block == nullptr || block->in_goal || block->forked) return {Effect::kNone, true};
@@ -61,7 +61,7 @@ Grammar::Outcome Grammar::step(const Dialect& dialect, std::int32_t token, const
     block->concluded = true;
     return {Effect::kConclude, false};
   }
-  if (token == dialect.block_close) {
+  if (dialect.closes_block(token)) {
     if (block == nullptr) return {Effect::kNone, true};
     blocks_.pop_back();
   }
@@ -97,6 +97,7 @@ Grammar::Outcome Grammar::end_path() {
   }
   if (!is_path_) return {Effect::kNone, true};
   blocks_.clear();
+  ended_ = true;
   return {Effect::kEndPath, false};
 }
 
@@ -148,15 +149,16 @@ void Grammar::append_banned(const Dialect& dialect, const ForkLimits& limits, st
   const auto ban = [&banned](bool misplaced, std::int32_t token) {
     if (misplaced && token >= 0) banned.push_back(token);
   };
-  ban(in_goal || !limits.depth_allowed || limits.max_paths < 1, dialect.block_open);
-  ban(block == nullptr || in_goal || block->forked, dialect.goal_open);
+  const bool no_block = in_goal || !limits.depth_allowed || limits.max_paths < 1;
+  ban(no_block, dialect.block_open);
+  ban(dialect.block_open < 0 ? no_block : block == nullptr || in_goal || block->forked, dialect.goal_open);
   ban(!in_goal || block->labels.empty() || static_cast<std::int64_t>(block->labels.size()) > limits.max_paths,
       dialect.fork);
   ban(in_goal && static_cast<std::int64_t>(block->labels.size()) >= limits.max_paths, dialect.outline_open);
   ban(true, dialect.path_open);
   ban(!is_path_ && (block == nullptr || block->plain_paths == 0), dialect.path_close);
   ban(true, dialect.conclusion_open);
-  ban(block == nullptr, dialect.block_close);
+  ban(block == nullptr, dialect.block_close >= 0 ? dialect.block_close : dialect.conclusion_close);
 }
 
 }  // namespace multiverse

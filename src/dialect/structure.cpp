@@ -32,7 +32,8 @@ class Reader {
 
   ForkLimits fork_limits() const {
     const auto depth = static_cast<std::int32_t>(out_.open.size());
-    return {std::min(limits_.max_paths, limits_.max_total_paths - total_paths_), depth <= limits_.max_depth};
+    return {std::min(limits_.max_paths, limits_.max_total_paths - total_paths_),
+            depth <= std::min(limits_.max_depth, dialect_.max_depth)};
   }
 
   bool is(std::int32_t i, std::int32_t token) const {

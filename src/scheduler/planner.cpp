@@ -145,6 +145,11 @@ void Planner::add_draw(const PlannedRun& run, std::int32_t row, StepPlan& plan, 
   const Branch& branch = sample.branches[static_cast<std::size_t>(segment.branch)];
   CHECK(branch.state == Branch::State::kRunning, "a draw for branch \"", to_string(branch.address), "\" in state ",
         static_cast<int>(branch.state));
+  TokenId given = -1;
+  if (request.request().recording != nullptr) {
+    given = request.request().recording->token(branch.address, branch.num_tokens);
+    if (given < 0) return;  // the text ends in this branch; others go on
+  }
   std::vector<TokenId>& banned = banned_[num_banned_++];
   banned.clear();
   request.append_banned(sample, branch, banned);
@@ -153,6 +158,7 @@ void Planner::add_draw(const PlannedRun& run, std::int32_t row, StepPlan& plan, 
   draw.params = &request.request().sampling;
   draw.key = {request.request().seed, branch.random_key, static_cast<std::uint32_t>(branch.num_tokens)};
   draw.banned = banned;
+  draw.given = given;
   draw.top_logprobs = request.request().top_logprobs;
   if (draw.params->uses_history()) {
     const auto add = [&draw](const Segment& seen) {

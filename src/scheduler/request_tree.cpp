@@ -64,10 +64,25 @@ void RequestTree::freeze(const Place& at) {
 }
 
 bool RequestTree::append(const Place& at, TokenId token, const SampleResult* drawn) {
-  Sample& sample = sample_at(at);
-  Branch& branch = branch_at(at);
+  const Branch& branch = branch_at(at);
+  if (request_.recording != nullptr && request_.recording->token(branch.address, branch.num_tokens) != token) {
+    finish_sample(at.sample, FinishReason::kError);
+    return false;
+  }
   segment(branch.own).tokens.push_back(token);
   ++num_tokens_;
+  count_token(at, token, drawn);
+  if ((request_.max_tokens > 0 && sample_at(at).generated >= request_.max_tokens) ||
+      num_tokens_ >= options_.max_request_tokens) {
+    finish_sample(at.sample, FinishReason::kLength);
+    return false;
+  }
+  return true;
+}
+
+void RequestTree::count_token(const Place& at, TokenId token, const SampleResult* drawn) {
+  Sample& sample = sample_at(at);
+  Branch& branch = branch_at(at);
   ++branch.num_tokens;
   ++branch.chain.position;
   ++branch.chain.token_depth;
@@ -83,12 +98,6 @@ bool RequestTree::append(const Place& at, TokenId token, const SampleResult* dra
     event.top = drawn->top;
   }
   events.emplace_back(std::move(event));
-  if ((request_.max_tokens > 0 && sample.generated >= request_.max_tokens) ||
-      num_tokens_ >= options_.max_request_tokens) {
-    finish_sample(at.sample, FinishReason::kLength);
-    return false;
-  }
-  return true;
 }
 
 bool RequestTree::append_forced(const Place& at, const std::vector<TokenId>& tokens) {
@@ -103,7 +112,8 @@ void RequestTree::commit(std::int32_t sample, BranchId branch, const SampleResul
   const bool stop_token =
       std::find(request_.stop_tokens.begin(), request_.stop_tokens.end(), drawn.token) != request_.stop_tokens.end();
   if (!stop_token && !is_end_token(drawn.token)) {
-    if (append(at, drawn.token, &drawn)) advance(at, drawn.token);
+    const Grammar::Outcome outcome = advance_grammar(at, drawn.token);
+    if (append(at, drawn.token, &drawn)) advance(at, outcome);
     return;
   }
   if (branch_at(at).depth() > 0 && !stop_token) {
@@ -142,24 +152,28 @@ void RequestTree::end_step() {
 ForkLimits RequestTree::fork_limits(const Sample& sample, const Branch& branch) const {
   const StructureLimits& limits = request_.limits;
   return {std::min(limits.max_paths, limits.max_total_paths - sample.total_paths),
-          static_cast<std::int32_t>(branch.depth()) < limits.max_depth};
+          static_cast<std::int32_t>(branch.depth()) < std::min(limits.max_depth, dialect_->max_depth)};
 }
 
-void RequestTree::advance(const Place& at, TokenId token) {
-  if (dialect_ == nullptr) {
-    check_limits(at);
-    return;
-  }
+// What the branch's next token means there.
+Grammar::Outcome RequestTree::advance_grammar(const Place& at, TokenId token) {
+  if (dialect_ == nullptr) return {};
   Branch& branch = branch_at(at);
-  const std::int32_t position = branch.chain.position - 1;
   const Grammar::Outcome outcome = branch.grammar.advance(*dialect_, token, fork_limits(sample_at(at), branch));
   if (outcome.malformed) ++sample_at(at).statistics.malformed;
+  return outcome;
+}
+
+// Goes on after a token that was appended.
+void RequestTree::advance(const Place& at, const Grammar::Outcome& outcome) {
+  Branch& branch = branch_at(at);
+  const std::int32_t position = branch.chain.position - 1;
   switch (outcome.effect) {
     case Grammar::Effect::kFork:
       fork(at);
       return;
     case Grammar::Effect::kEndPath:
-      if (append_forced(at, {dialect_->separator})) end_path(at, position);
+      if (append_forced(at, forced_next(branch, {dialect_->separator}))) end_path(at, position);
       return;
     case Grammar::Effect::kNone:
     case Grammar::Effect::kStartPath:
@@ -184,22 +198,18 @@ void RequestTree::fork(const Place& at) {
   state.number = ++branch.forks;
   state.fork_position = state.last_position = branch.chain.position - 1;
   state.labels = branch.grammar.labels();
-  std::size_t longest_header = 0;
-  for (const std::string& label : state.labels) {
-    longest_header = std::max(longest_header, dialect_->path_header(label).size());
-  }
-  const std::int64_t needed = branch.chain.position + static_cast<std::int64_t>(longest_header);
-  if (needed + room_to_close(branch.depth() + 1) > options_.max_model_len) {
-    // No path could be opened and closed before the context ends.
-    branch.grammar.refuse_fork();
-    if (branch.depth() > 0) {
-      close_path(at);
-    } else {
-      finish_sample(at.sample, FinishReason::kLength);
+  if (request_.recording != nullptr) {
+    const std::int32_t paths = request_.recording->paths(branch.address, branch.num_tokens - 1);
+    if (paths < 0) {  // the text goes on without paths
+      branch.grammar.refuse_fork();
+      --branch.forks;
+      check_limits(at);
+      return;
     }
-    return;
+    state.labels.resize(static_cast<std::size_t>(paths));
   }
-  if (!append_forced(at, {dialect_->separator})) return;
+  if (!can_fork(at, state)) return;
+  if (!append_forced(at, forced_next(branch, {dialect_->separator}))) return;
   const SegmentId parent_segment = branch.own;
   freeze(at);
   state.path_view = branch.context;
@@ -211,6 +221,32 @@ void RequestTree::fork(const Place& at) {
   emit_fork(at, children);
   SegmentId after = parent_segment;
   write_headers(at.sample, children, after);
+}
+
+// Whether all paths can be opened and closed. Where not, the branch ends.
+bool RequestTree::can_fork(const Place& at, const OpenFork& state) {
+  Branch& branch = branch_at(at);
+  std::size_t longest_header = 0, all_headers = 0;
+  for (const std::string& label : state.labels) {
+    const std::size_t header = dialect_->path_header(label).size();
+    longest_header = std::max(longest_header, header);
+    all_headers += header;
+  }
+  const std::int64_t needed = branch.chain.position + static_cast<std::int64_t>(longest_header);
+  const bool fits_context = needed + room_to_close(branch.depth() + 1) <= options_.max_model_len;
+  // A text that ended among its headers would count paths that it doesn't have.
+  const auto written = 1 + static_cast<std::int64_t>(all_headers);
+  const bool fits_budget =
+      !request_.strict || ((request_.max_tokens == 0 || sample_at(at).generated + written < request_.max_tokens) &&
+                           num_tokens_ + written < options_.max_request_tokens);
+  if (fits_context && fits_budget) return true;
+  branch.grammar.refuse_fork();
+  if (fits_budget && branch.depth() > 0) {
+    close_path(at);
+  } else {
+    finish_sample(at.sample, FinishReason::kLength);
+  }
+  return false;
 }
 
 // The block below a closed one still waits for paths, or for its conclusion.
@@ -280,33 +316,24 @@ bool RequestTree::write_headers(std::int32_t sample, const std::vector<BranchId>
   for (const BranchId id : children) {
     const Place at{sample, id};
     after = begin_segment(at, after);
-    if (!append_forced(at, dialect_->path_header(branch_at(at).label))) return false;
+    const Branch& path = branch_at(at);
+    if (!append_forced(at, forced_next(path, dialect_->path_header(path.label)))) return false;
   }
   return true;
 }
 
-// The engine ends a path, as if it had drawn the tokens that do so: read back, they must mean the same.
-void RequestTree::close_path(const Place& at) {
-  const std::int32_t closers = branch_at(at).grammar.closers();
-  const std::int32_t position = branch_at(at).chain.position + closers - 1;
-  sample_at(at).statistics.malformed += closers - 1;
-  std::vector<TokenId> tokens(static_cast<std::size_t>(closers), dialect_->path_close);
-  tokens.push_back(dialect_->separator);
-  if (append_forced(at, tokens)) end_path(at, position);
-}
-
-void RequestTree::end_path(const Place& at, std::int32_t end_position) {
-  freeze(at);
-  end_branch(at);
-  const Place parent{at.sample, branch_at(at).parent};
-  Fork& fork = branch_at(parent).open_forks.back();
-  fork.state.last_position = std::max(fork.state.last_position, end_position);
-  fork.state.join_token_depth = std::max(fork.state.join_token_depth, branch_at(at).chain.token_depth);
-  if (--fork.unfinished == 0 && !branch_at(parent).cut) {
-    join(parent);
-  } else if (sample_at(at).cut && sample_at(at).running + sample_at(at).waiting == 0) {
-    finish_sample(at.sample, FinishReason::kStop);
+// What the engine writes at the branch's next place: as usual, or what is recorded there, which may lack separators.
+std::vector<TokenId> RequestTree::forced_next(const Branch& branch, std::vector<TokenId> usual) const {
+  if (request_.recording == nullptr) return usual;
+  const Recording& recording = *request_.recording;
+  std::vector<TokenId> written;
+  for (std::int32_t index = branch.num_tokens; recording.forced(branch.address, index); ++index) {
+    const TokenId token = recording.token(branch.address, index);
+    if (token != usual.front() && written.empty()) break;
+    if (token == dialect_->conclusion_open && !written.empty()) break;  // after a fork's separator
+    written.push_back(token);
   }
+  return written;
 }
 
 void RequestTree::join(const Place& at) {
@@ -334,35 +361,7 @@ void RequestTree::join(const Place& at) {
   event.parent = at.branch;
   events.emplace_back(event);
   begin_segment(at, after);
-  if (append_forced(at, dialect_->conclusion_header())) check_limits(at);
-}
-
-// Positions that the engine needs to end a path of this depth and all around it: </Path>, then the parent's
-// <Conclusion> and separator, for every level.
-std::int32_t RequestTree::room_to_close(std::size_t depth) {
-  return 3 * static_cast<std::int32_t>(depth);
-}
-
-void RequestTree::check_limits(const Place& at) {
-  Branch& branch = branch_at(at);
-  const std::int32_t needed = room_to_close(branch.depth()) + branch.grammar.closers() - 1;
-  const bool context_full = branch.chain.position + needed >= options_.max_model_len;
-  if (branch.depth() == 0) {
-    if (context_full) finish_sample(at.sample, FinishReason::kLength);
-    return;
-  }
-  const std::int32_t most = request_.limits.max_path_tokens;
-  if (context_full || (most > 0 && branch.num_tokens >= most)) close_path(at);
-}
-
-void RequestTree::end_branch(const Place& at) {
-  Branch& branch = branch_at(at);
-  --(branch.state == Branch::State::kWaiting ? sample_at(at).waiting : sample_at(at).running);
-  branch.state = Branch::State::kEnded;
-  BranchEndEvent event;
-  event.sample = at.sample;
-  event.branch = at.branch;
-  events.emplace_back(event);
+  if (append_forced(at, forced_next(branch_at(at), dialect_->conclusion_header()))) check_limits(at);
 }
 
 void RequestTree::start_waiting(std::int32_t sample, std::int32_t most) {

@@ -123,7 +123,6 @@ std::int64_t num_programs() {
 }
 
 TEST(RandomPrograms, EveryTokenIsExplainedByTheTextBeforeIt) {
-  const Dialect dialect = fake_dialect();
   const ManualClock clock;
   const std::uint64_t base = base_seed();
   std::int64_t forks = 0, preemptions = 0, hits = 0;
@@ -131,6 +130,7 @@ TEST(RandomPrograms, EveryTokenIsExplainedByTheTextBeforeIt) {
     const std::uint64_t seed = base + static_cast<std::uint64_t>(program);
     SCOPED_TRACE("MULTIVERSE_TEST_SEED=" + std::to_string(seed) + " MULTIVERSE_TEST_PROGRAMS=1");
     std::mt19937_64 random(seed);
+    const Dialect dialect = random() % 2 == 0 ? fake_dialect() : flat_dialect();
     const Policy policy = structured_policy(random() % 2 == 0 ? 0.0 : 0.05);
     SchedulerConfig config;
     config.max_rows = random() % 3 == 0 ? 8 : 512;
@@ -171,7 +171,6 @@ TEST(RandomPrograms, EveryTokenIsExplainedByTheTextBeforeIt) {
 
 // A text that was generated, cut anywhere, is a prompt that goes on under the same rules.
 TEST(RandomPrograms, GoOnFromAnyPlaceOfAGeneratedText) {
-  const Dialect dialect = fake_dialect();
   const ManualClock clock;
   const std::uint64_t base = base_seed();
   std::int64_t structured = 0;
@@ -179,6 +178,7 @@ TEST(RandomPrograms, GoOnFromAnyPlaceOfAGeneratedText) {
     const std::uint64_t seed = base + static_cast<std::uint64_t>(program);
     SCOPED_TRACE("MULTIVERSE_TEST_SEED=" + std::to_string(seed) + " MULTIVERSE_TEST_PROGRAMS=2");
     std::mt19937_64 random(seed);
+    const Dialect dialect = random() % 2 == 0 ? fake_dialect() : flat_dialect();
     const Policy policy = structured_policy(random() % 2 == 0 ? 0.0 : 0.05);
     SchedulerConfig config;
     config.max_prefill_tokens = 1 + static_cast<std::int32_t>(random() % 64);
@@ -206,13 +206,13 @@ TEST(RandomPrograms, GoOnFromAnyPlaceOfAGeneratedText) {
 
 // Cancels and cuts end what they name, leak nothing, and change no other request's text.
 TEST(RandomPrograms, CancelsAndCutsTouchNoOtherRequest) {
-  const Dialect dialect = fake_dialect();
   const ManualClock clock;
   const std::uint64_t base = base_seed();
   for (std::int64_t program = 0; program < num_programs() / 2; ++program) {
     const std::uint64_t seed = base + static_cast<std::uint64_t>(program);
     SCOPED_TRACE("MULTIVERSE_TEST_SEED=" + std::to_string(seed) + " MULTIVERSE_TEST_PROGRAMS=2");
     std::mt19937_64 random(seed);
+    const Dialect dialect = random() % 2 == 0 ? fake_dialect() : flat_dialect();
     const Policy policy = structured_policy(0.02);
     SchedulerConfig config;
     config.tree = {4096, 1'000'000, {kEndOfText}, 0};

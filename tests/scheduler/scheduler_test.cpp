@@ -386,32 +386,5 @@ TEST(Scheduler, DeadlinesEndRequests) {
   EXPECT_EQ(bench.end().reason, FinishReason::kLength);
 }
 
-TEST(Scheduler, StrictModeBansWhatTheGrammarHasNoPlaceFor) {
-  const Dialect dialect = fake_dialect();
-  const ManualClock clock;
-  for (std::uint64_t seed = 0; seed < 200; ++seed) {
-    FakeExecutor executor(400, structured_policy(0.3));
-    SchedulerConfig config;
-    config.tree = {4096, 100'000, {kEndOfText}, 0};
-    Scheduler scheduler(executor, &dialect, config, clock);
-    GenerateRequest request;
-    request.prompt = {40, 41};
-    request.seed = seed;
-    request.strict = true;
-    request.max_tokens = 300;
-    scheduler.add(1, request);
-    std::int64_t malformed = -1;
-    while (!scheduler.idle()) {
-      scheduler.step();
-      scheduler.take_events([&](RequestId, const std::vector<Event>& events) {
-        for (const Event& event : events) {
-          if (const auto* end = std::get_if<SampleEndEvent>(&event)) malformed = end->parallel.malformed;
-        }
-      });
-    }
-    EXPECT_EQ(malformed, 0) << "seed " << seed;
-  }
-}
-
 }  // namespace
 }  // namespace multiverse::testing

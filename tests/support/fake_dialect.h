@@ -64,4 +64,15 @@ inline Dialect fake_dialect() {
   return dialect;
 }
 
+// One as NPR's: its goal opens the block, the end of its conclusion closes it, and blocks don't nest. The ids of
+// <Parallel> and </Parallel> are ordinary tokens in it.
+inline Dialect flat_dialect() {
+  Dialect dialect = fake_dialect();
+  dialect.name = "flat";
+  dialect.block_open = dialect.block_close = -1;
+  dialect.max_depth = 1;
+  std::erase_if(dialect.control_tokens, [](std::int32_t id) { return id == kParallel || id == kEndParallel; });
+  return dialect;
+}
+
 }  // namespace multiverse::testing

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -21,7 +22,8 @@ struct TokenSource {
   std::int32_t size = 0;                                                   // ids are [0, size)
 };
 
-// Immutable after load; any thread. Ids are -1 where the dialect has no such token.
+// Immutable after load; any thread. Ids are -1 where the dialect has no such token. Two may be missing that the grammar
+// needs: without block_open a goal_open opens a block too, without block_close a conclusion_close closes one too.
 struct Dialect {
   std::string name;
 
@@ -41,8 +43,14 @@ struct Dialect {
   std::int32_t separator = -1;               // the newline token
   std::vector<std::int32_t> control_tokens;  // all of the above but the separator, sorted
 
+  // Forks inside paths: a path at this depth forks no more. 1 where blocks don't nest.
+  std::int32_t max_depth = std::numeric_limits<std::int32_t>::max();
+
   static constexpr std::size_t kMaxLabelBytes = 32;
   static constexpr int kMaxLabelParts = 16;
+
+  bool opens_block(std::int32_t token) const { return token == (block_open >= 0 ? block_open : goal_open); }
+  bool closes_block(std::int32_t token) const { return token == (block_close >= 0 ? block_close : conclusion_close); }
 
   // The forced header of a path, <Path> ⏎ encode(label + ":").
   std::vector<std::int32_t> path_header(std::string_view label) const;

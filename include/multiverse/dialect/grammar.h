@@ -47,6 +47,8 @@ class Grammar {
   void refuse_fork();
 
   bool is_path() const { return is_path_; }
+  // The path has got its path_close: only the separator after it is still its own.
+  bool ended() const { return ended_; }
   // The innermost open block has forked and is not concluded.
   bool awaits_join() const { return !blocks_.empty() && blocks_.back().forked && !blocks_.back().concluded; }
   // Labels of the innermost open block's outlines, in order.
@@ -81,6 +83,7 @@ class Grammar {
   void read_label(const Dialect& dialect, std::int32_t token, const ForkLimits& limits);
 
   bool is_path_;
+  bool ended_ = false;
   std::vector<Block> blocks_;
 };
 

@@ -12,6 +12,7 @@
 #include "multiverse/base/status.h"
 #include "multiverse/dialect/structure.h"
 #include "multiverse/exec/step.h"
+#include "multiverse/scheduler/recording.h"
 
 namespace multiverse {
 
@@ -41,6 +42,10 @@ struct GenerateRequest {
   std::int32_t priority = 0;              // lower first
   std::string cache_salt;                 // requests share prefixes only where this is equal
   std::optional<Nanoseconds> deadline;    // time from submission to the end
+  // Instead of drawing: each branch gets the tokens that are recorded for it, forced ones too. `prompt` and `limits`
+  // are the recording's; n = 1. A branch without further tokens waits; the sample ends with kLength at max_tokens,
+  // which is the answer's size, and with kError where the recording can't be followed.
+  std::shared_ptr<const Recording> recording;
 };
 
 enum class FinishReason { kStop, kLength, kCancelled, kError };

@@ -170,13 +170,17 @@ class RequestTree {
   SegmentId begin_segment(const Place& at, SegmentId after);
   void freeze(const Place& at);
   bool append(const Place& at, TokenId token, const SampleResult* drawn);
+  void count_token(const Place& at, TokenId token, const SampleResult* drawn);
   bool append_forced(const Place& at, const std::vector<TokenId>& tokens);
 
   // Structure.
-  void advance(const Place& at, TokenId token);
+  void advance(const Place& at, const Grammar::Outcome& outcome);
   void fork(const Place& at);
   void resume(const Place& at);
   std::vector<BranchId> add_children(const Place& at);
+  Grammar::Outcome advance_grammar(const Place& at, TokenId token);
+  bool can_fork(const Place& at, const OpenFork& state);
+  std::vector<TokenId> forced_next(const Branch& branch, std::vector<TokenId> usual) const;
   void emit_fork(const Place& at, const std::vector<BranchId>& children);
   bool write_headers(std::int32_t sample, const std::vector<BranchId>& children, SegmentId& after);
   void close_path(const Place& at);
@@ -185,6 +189,7 @@ class RequestTree {
   void check_limits(const Place& at);
   void end_branch(const Place& at);
   void finish_sample(std::int32_t sample, FinishReason reason);
+  void close_open_paths(std::int32_t sample);
   bool keep_for_logprobs(SegmentId id);
   ForkLimits fork_limits(const Sample& sample, const Branch& branch) const;
   static std::int32_t room_to_close(std::size_t depth);
