@@ -6,8 +6,8 @@ import random
 import subprocess
 from pathlib import Path
 
-from tests.reference.labels import Vocabulary, may_fork_for
-from tests.reference.structure import ControlTokens, reference, trees
+from multiverse.labels import Vocabulary, may_fork_for
+from multiverse.structure import ControlTokens, reference, trees
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / "build/release/tests/structure_check"

@@ -12,8 +12,8 @@ from typing import Any
 from tests.exactness.client import ApiError, Client, Generated
 from tests.exactness.judge import Judge, max_difference
 from tests.exactness.texts import Text
-from tests.reference.labels import LabelRule
-from tests.reference.structure import Tree, reference, trees
+from multiverse.labels import LabelRule
+from multiverse.structure import Tree, reference, trees
 
 CLIENTS = 16  # of a load
 VARIANTS: tuple[dict[str, Any], ...] = ({"max_running_paths": 1}, {"max_running_paths": 2}, {"mode": "serial"}, {})

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.exactness.models import ARCHITECTURES, TINY, write_model
-from tests.reference.labels import LabelRule, Vocabulary, may_fork_for
+from multiverse.labels import LabelRule, Vocabulary, may_fork_for
 
 
 @pytest.fixture(scope="session")

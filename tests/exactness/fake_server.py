@@ -17,8 +17,8 @@ import torch
 
 from tests.exactness.client import Client
 from tests.exactness.judge import Judge
-from tests.reference.labels import LabelRule
-from tests.reference.structure import BlockState, Branch, Tree, reference, trees
+from multiverse.labels import LabelRule
+from multiverse.structure import BlockState, Branch, Tree, reference, trees
 
 
 @dataclass

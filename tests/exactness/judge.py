@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM
 
-from tests.reference.structure import Tree
+from multiverse.structure import Tree
 
 # One per token: None for the first token and for forced ones, which nothing predicts.
 LogProbabilities = list[float | None]

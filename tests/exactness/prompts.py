@@ -7,7 +7,7 @@ import random
 
 from tests.exactness.models import TINY
 from tests.exactness.texts import TreeWriter
-from tests.reference.labels import Vocabulary
+from multiverse.labels import Vocabulary
 
 PARALLEL_WORDING = " Think step by step and in parallel before answering."
 

@@ -22,8 +22,8 @@ from tests.exactness.models import ARCHITECTURES, ROOT
 from tests.exactness.prompts import goal_prompt, questions
 from tests.exactness.server import BINARY, running_server
 from tests.exactness.texts import Text, random_texts, recorded_texts
-from tests.reference.labels import LabelRule
-from tests.reference.structure import trees
+from multiverse.labels import LabelRule
+from multiverse.structure import trees
 
 TRAINED = "multiverse-tiny"
 RANDOM = tuple(architecture.name for architecture in ARCHITECTURES)

@@ -16,7 +16,7 @@ from tests.exactness.judge import Judge, max_difference
 from tests.exactness.models import ARCHITECTURES, ROOT, write_model
 from tests.exactness.prompts import goal_prompt
 from tests.exactness.texts import LONGEST, SHAPES, Text, TreeWriter, random_texts, recorded_texts
-from tests.reference.structure import reference, trees
+from multiverse.structure import reference, trees
 
 NAMES = [architecture.name for architecture in ARCHITECTURES]
 SHARED = ROOT.parent / "shared"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tests.reference.labels import Vocabulary
+from multiverse.labels import Vocabulary
 
 MAX_DEPTH = 4
 LONGEST = 2000  # tokens of a text

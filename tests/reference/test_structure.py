@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.reference.labels import Vocabulary, may_fork_for
-from tests.reference.structure import ControlTokens, Counts, critical_path, reference, steps, trees
+from multiverse.labels import Vocabulary, may_fork_for
+from multiverse.structure import ControlTokens, Counts, critical_path, reference, steps, trees
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 

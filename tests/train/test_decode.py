@@ -17,7 +17,7 @@ try:
     import tiny_chat
     import tiny_tasks
     from model import Tiny
-    from tests.reference import structure as oracle
+    from multiverse import structure as oracle
 except ImportError as error:
     raise unittest.SkipTest(f"needs torch and tokenizers: {error}") from error
 

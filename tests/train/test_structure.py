@@ -15,7 +15,7 @@ try:
     import structure
     import tiny_chat
     import tiny_tasks
-    from tests.reference import structure as oracle
+    from multiverse import structure as oracle
 except ImportError as error:
     raise unittest.SkipTest(f"needs numpy and tokenizers: {error}") from error
 

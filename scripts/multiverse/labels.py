@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.reference.structure import ControlTokens, ForkSite, TreeReader
+from multiverse.dialect import Dialect
+from multiverse.structure import ControlTokens, ForkSite, TreeReader
 
 MAX_LABEL_BYTES = 32
 MAX_LABEL_PARTS = 16
@@ -21,7 +22,7 @@ _LABEL = re.compile(rb"\s*([0-9]+(?:\.[0-9]+)*):")
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What the oracle needs of a tokenizer that speaks the Multiverse dialect."""
+    """What the oracle needs of a tokenizer that has a dialect's control tokens."""
 
     ids: ControlTokens
     outline: int
@@ -31,8 +32,9 @@ class Vocabulary:
     added: frozenset[int]  # added tokens: control tokens and those of the chat format
 
     @staticmethod
-    def load(tokenizer_json: Path) -> Vocabulary:
-        """Reads a byte-level BPE `tokenizer.json` of Hugging Face."""
+    def load(tokenizer_json: Path, dialect: Dialect | None = None) -> Vocabulary:
+        """Reads a byte-level BPE `tokenizer.json` of Hugging Face. The dialect is Multiverse's by default."""
+        dialect = dialect or Dialect.load("multiverse")
         data = json.loads(tokenizer_json.read_text(encoding="utf-8"))
         byte_of = _byte_of_character()
         names = {id: bytes(byte_of[character] for character in token) for token, id in data["model"]["vocab"].items()}
@@ -42,19 +44,19 @@ class Vocabulary:
         id_of = {content: id for id, content in added.items()}
         label = frozenset(id for id, name in names.items() if _LABEL_ONLY.fullmatch(name))
         ids = ControlTokens(
-            parallel=id_of["<Parallel>"],
-            end_parallel=id_of["</Parallel>"],
-            goal=id_of["<Goal>"],
-            end_goal=id_of["</Goal>"],
-            path=id_of["<Path>"],
-            end_path=id_of["</Path>"],
-            conclusion=id_of["<Conclusion>"],
-            newline=token_bytes.index(b"\n"),
+            parallel=id_of[dialect.block_open],
+            end_parallel=id_of[dialect.block_close],
+            goal=id_of[dialect.goal_open],
+            end_goal=id_of[dialect.fork],
+            path=id_of[dialect.path_open],
+            end_path=id_of[dialect.path_close],
+            conclusion=id_of[dialect.conclusion_open],
+            newline=token_bytes.index(dialect.separator.encode()),
             label=label,
             label_end=frozenset(id for id in label if b":" in names[id]),
         )
         return Vocabulary(
-            ids, id_of["<Outline>"], id_of["</Outline>"], id_of["</Conclusion>"], token_bytes, frozenset(added)
+            ids, id_of[dialect.outline_open], id_of[dialect.outline_close], id_of[dialect.conclusion_close], token_bytes, frozenset(added)
         )
 
 
