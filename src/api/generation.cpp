@@ -6,6 +6,7 @@
 #include "multiverse/api/error_body.h"
 
 #include "api/answer.h"
+#include "api/branch_watch.h"
 #include "api/token_text.h"
 
 namespace multiverse {
@@ -15,8 +16,10 @@ namespace {
 constexpr Nanoseconds kTurn = std::chrono::milliseconds(5);
 
 struct Choice {
-  explicit Choice(CanonicalText canonical) : text(std::move(canonical)) {}
+  Choice(CanonicalText canonical, std::int32_t max_running_paths)
+      : text(std::move(canonical)), branches(max_running_paths) {}
   CanonicalText text;
+  BranchWatch branches;
   const char* finish_reason = nullptr;  // set when the sample has ended
   bool echoed = false;                  // the prompt's text has been said
   bool chunked = false;                 // a first chunk has been sent
@@ -50,6 +53,9 @@ class GenerationImpl final : public Generation {
   const char* finish_reason() const override;
   std::int64_t prompt_tokens() const override { return usage_.prompt_tokens; }
   std::int64_t completion_tokens() const override { return received_; }
+  BranchFacts take_branch_facts() override { return std::exchange(branch_facts_, {}); }
+  const ParallelUsage& parallel() const override { return usage_.parallel; }
+  Nanoseconds queued() const override { return queued_; }
 
  private:
   bool running() const {
@@ -77,6 +83,8 @@ class GenerationImpl final : public Generation {
   std::optional<Error> error_;
   Usage usage_;
   std::int64_t received_ = 0;
+  BranchFacts branch_facts_;
+  Nanoseconds queued_{0};
   bool cancelled_ = false;
   bool opened_ = false, closed_ = false;  // the stream of events
 };
@@ -94,7 +102,7 @@ Status GenerationImpl::submit(Engine& engine) {
     for (std::int32_t sample = 0; sample < request.n; ++sample) {
       CanonicalText text([model = model_.get()](TokenId token) { return model->visible_bytes(token); }, job_.stops);
       if (job_.include_branches) text.want_news();
-      choices_.push_back(std::make_unique<Choice>(std::move(text)));
+      choices_.push_back(std::make_unique<Choice>(std::move(text), request.limits.max_running_paths));
     }
   }
   return ok_status();
@@ -151,10 +159,13 @@ void GenerationImpl::handle(std::size_t run, const Event& event) {
     return;
   } else if (const auto* fork = std::get_if<ForkEvent>(&event)) {
     choice(run, fork->sample).text.add(*fork);
+    choice(run, fork->sample).branches.add(*fork, branch_facts_);
   } else if (const auto* branch_end = std::get_if<BranchEndEvent>(&event)) {
     choice(run, branch_end->sample).text.add(*branch_end);
+    choice(run, branch_end->sample).branches.add(*branch_end, SteadyClock().now());
   } else if (const auto* join = std::get_if<JoinEvent>(&event)) {
     choice(run, join->sample).text.add(*join);
+    choice(run, join->sample).branches.add(*join, SteadyClock().now(), branch_facts_);
   }
 }
 
@@ -175,6 +186,7 @@ void GenerationImpl::handle(std::size_t run, const SampleEndEvent& event) {
 void GenerationImpl::handle(std::size_t run, const FinishedEvent& event) {
   runs_[run].finished = true;
   usage_.cached_tokens += event.cached_tokens;
+  queued_ = std::max(queued_, event.queued);
   if (event.error) return fail(*event.error);
   if (cancelled_) return fail({ErrorCode::kCancelled, "the request was cancelled", "", ""});
   for (std::int32_t sample = 0; sample < runs_[run].n; ++sample) {

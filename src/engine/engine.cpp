@@ -151,6 +151,8 @@ class EngineThread final : public Engine {
   Scheduler scheduler_;
   std::unordered_map<RequestId, std::shared_ptr<EventQueue>> queues_;
   std::int64_t finished_stop_ = 0, finished_length_ = 0, cancelled_ = 0, failed_ = 0;
+  decltype(EngineStats::step_rows) step_rows_ = EngineStats().step_rows;
+  decltype(EngineStats::step_seconds) step_seconds_ = EngineStats().step_seconds;
 
   // Shared, under mutex_.
   mutable std::mutex mutex_;
@@ -255,11 +257,17 @@ Result<std::unique_ptr<RequestStream>> EngineThread::submit(GenerateRequest requ
 
 void EngineThread::run() {
   while (take_inbox()) {
+    const Nanoseconds begin = clock_.now();
+    const std::int64_t rows = scheduler_.counters().rows;
     try {
       scheduler_.step();
     } catch (const std::bad_alloc&) {
       // The host's memory ran out while planning: nobody's request can be trusted to be whole.
       scheduler_.fail_all(Error{ErrorCode::kInternal, "the server ran out of memory; try a smaller request", ""});
+    }
+    if (scheduler_.counters().rows > rows) {
+      step_rows_.add(static_cast<double>(scheduler_.counters().rows - rows));
+      step_seconds_.add(std::chrono::duration<double>(clock_.now() - begin).count());
     }
     deliver();
     if (scheduler_.idle()) scheduler_.check_integrity();
@@ -364,6 +372,8 @@ void EngineThread::snapshot() {
   stats.malformed_total = counters.malformed;
   stats.preemptions_total = counters.preemptions;
   stats.steps_total = counters.steps;
+  stats.step_rows = step_rows_;
+  stats.step_seconds = step_seconds_;
   stats.finished_stop_total = finished_stop_;
   stats.finished_length_total = finished_length_;
   stats.cancelled_total = cancelled_;

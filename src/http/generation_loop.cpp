@@ -1,5 +1,7 @@
 #include "http/generation_loop.h"
 
+#include <algorithm>
+
 #include "multiverse/api/error_body.h"
 
 namespace multiverse {
@@ -23,7 +25,7 @@ void GenerationLoop::run(bool stream) {
     while (pump(stream)) {
     }
   }
-  ticket_.metrics().request_duration.observe(exchange_.age().count());
+  observe_end();
   exchange_.prompt_tokens = generation_.prompt_tokens();
   exchange_.completion_tokens = generation_.completion_tokens();
 }
@@ -124,12 +126,28 @@ void GenerationLoop::finish(bool stream) {
   exchange_.send_error(*generation_.error());
 }
 
+void GenerationLoop::observe_end() {
+  Metrics& metrics = ticket_.metrics();
+  const double seconds = exchange_.age().count();
+  metrics.request_duration.observe(seconds);
+  if (generation_.error() || seen_tokens_ == 0) return;
+  const double queued = std::chrono::duration<double>(generation_.queued()).count();
+  metrics.request_queue.observe(queued);
+  metrics.request_prefill.observe(std::max(0.0, first_token_seconds_ - queued));
+  metrics.request_decode.observe(seconds - first_token_seconds_);
+  metrics.request_prompt_tokens.observe(static_cast<double>(generation_.prompt_tokens()));
+  metrics.request_generation_tokens.observe(static_cast<double>(generation_.completion_tokens()));
+  metrics.request_critical_path_tokens.observe(static_cast<double>(generation_.parallel().critical_path_tokens));
+}
+
 void GenerationLoop::observe_tokens() {
   const std::int64_t tokens = generation_.completion_tokens();
   if (tokens == seen_tokens_) return;
+  ticket_.metrics().observe(generation_.take_branch_facts());
   const auto now = steady_clock::now();
   if (seen_tokens_ == 0) {
-    ticket_.metrics().time_to_first_token.observe(exchange_.age().count());
+    first_token_seconds_ = exchange_.age().count();
+    ticket_.metrics().time_to_first_token.observe(first_token_seconds_);
   } else {
     ticket_.metrics().inter_token_latency.observe(std::chrono::duration<double>(now - last_tokens_).count());
   }

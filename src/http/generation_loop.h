@@ -37,6 +37,7 @@ class GenerationLoop {
   void give_up(bool stream, Error error, AbortCause cause);
   bool send_events();
   void observe_tokens();
+  void observe_end();
   void finish(bool stream);
 
   Exchange& exchange_;
@@ -46,6 +47,7 @@ class GenerationLoop {
   bool probed_ = false;
   int looks_left_ = 0;  // after a probe, sooner than usual
   std::int64_t seen_tokens_ = 0;
+  double first_token_seconds_ = 0.0;
   Time last_tokens_{}, last_write_{};
 };
 

@@ -12,23 +12,12 @@
 #include <utility>
 #include <vector>
 
+#include "multiverse/api/generation.h"
 #include "multiverse/engine/engine.h"
 
+#include "http/metrics_text.h"
+
 namespace multiverse {
-
-// Counts values by upper bounds. observe() from any thread.
-class Histogram {
- public:
-  explicit Histogram(std::span<const double> bounds) : bounds_(bounds), counts_(bounds.size() + 1) {}
-  void observe(double value);
-  // Lines of `name` with `labels` ("a=\"b\"", may be empty).
-  void write(std::string& out, std::string_view name, std::string_view labels) const;
-
- private:
-  std::span<const double> bounds_;
-  std::vector<std::atomic<std::uint64_t>> counts_;
-  std::atomic<double> sum_ = 0.0;
-};
 
 // Why a generation ended before its answer was complete.
 enum class AbortCause { kDisconnect, kSlowReader, kDeadline, kDrain };
@@ -40,6 +29,11 @@ class Metrics {
 
   void count_request(std::string_view route, std::string_view method, int status);
   Histogram time_to_first_token, inter_token_latency, request_duration, http_request_duration;  // seconds
+  // Of requests that ended well: seconds in each phase, then tokens.
+  Histogram request_queue, request_prefill, request_decode;
+  Histogram request_prompt_tokens, request_generation_tokens, request_critical_path_tokens;
+  Histogram request_n, request_max_tokens;  // as asked for
+  void observe(const BranchFacts& facts);
   std::atomic<std::int64_t> requests_in_flight = 0;  // HTTP requests being answered
   std::atomic<std::int64_t> connections = 0;
 
@@ -58,6 +52,8 @@ class Metrics {
   std::uint64_t received_ = 0, in_flight_ = 0;
   std::map<std::string, std::uint64_t> rejected_, finished_;
   std::map<AbortCause, std::uint64_t> aborted_;
+  Histogram fork_width_, fork_depth_, join_wait_;
+  std::atomic<std::uint64_t> forks_throttled_ = 0, fork_waves_ = 0;
   double start_time_seconds_ = 0.0;
 };
 

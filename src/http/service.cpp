@@ -361,7 +361,11 @@ void Service::admit(Exchange& exchange, Underway& underway,
   if (!job.ignored_params.empty()) exchange.add_field("X-Ignored-Params", header_list(job.ignored_params));
   const auto deadline = deadline_of(exchange.head(), options_.request_timeout);
   if (!deadline.ok()) return reject(exchange, underway.ticket, deadline.error());
-  for (GenerateRequest& request : job.requests) request.deadline = deadline.value();
+  for (GenerateRequest& request : job.requests) {
+    request.deadline = deadline.value();
+    metrics_.request_n.observe(request.n);
+    if (request.max_tokens > 0) metrics_.request_max_tokens.observe(request.max_tokens);
+  }
   const bool stream = job.stream;
   auto generation = Generation::start(std::move(job), serving.model, *serving.engine, std::time(nullptr));
   if (!generation.ok()) return reject(exchange, underway.ticket, generation.error());

@@ -41,7 +41,8 @@ void Scheduler::add(RequestId id, GenerateRequest request) {
   entry->arrival = arrivals_++;
   entry->priority = request.priority;
   entry->prompt_tokens = static_cast<std::int64_t>(request.prompt.size());
-  if (request.deadline) entry->deadline = clock_.now() + *request.deadline;
+  entry->arrived = clock_.now();
+  if (request.deadline) entry->deadline = entry->arrived + *request.deadline;
   entry->request = std::move(request);
   const auto later = std::find_if(entries_.rbegin(), entries_.rend(), [&](const std::unique_ptr<Entry>& other) {
     return other->priority <= entry->priority;
@@ -128,6 +129,7 @@ bool Scheduler::try_admit(Entry& entry) {
   }
   counters_.prefix_query_tokens += entry.tree->num_tokens();
   counters_.prefix_hit_tokens += found;
+  if (!entry.queued) entry.queued = clock_.now() - entry.arrived;
   entry.admission = admissions_++;
   return true;
 }
@@ -224,6 +226,7 @@ bool Scheduler::preempt_youngest() {
 bool Scheduler::execute() {
   planner_.build(runs_, plan_, planned_samples_);
   ++counters_.steps;
+  counters_.rows += static_cast<std::int64_t>(plan_.rows.size());
   try {
     executor_.execute(plan_, result_);
   } catch (const ExecutionError& failure) {
@@ -300,7 +303,8 @@ void Scheduler::finish(Entry& entry, std::optional<Error> error) {
     entry.tree->drop_pages();
   }
   entry.done = true;
-  entry.events.emplace_back(FinishedEvent{entry.prompt_tokens, entry.cached_tokens, std::move(error)});
+  entry.events.emplace_back(FinishedEvent{entry.prompt_tokens, entry.cached_tokens, std::move(error),
+                                          entry.queued.value_or(clock_.now() - entry.arrived)});
 }
 
 // ── Looking at it ──

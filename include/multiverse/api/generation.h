@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "multiverse/api/job.h"
 #include "multiverse/api/served_model.h"
@@ -13,6 +14,17 @@
 #include "multiverse/engine/engine.h"
 
 namespace multiverse {
+
+// What happened to a generation's branches, for metrics.
+struct BranchFacts {
+  struct Fork {
+    std::int32_t width = 0;  // paths
+    std::int32_t depth = 1;  // 1 for a fork of the root
+    std::int32_t waves = 1;  // groups of paths that may run at once
+  };
+  std::vector<Fork> forks;
+  std::vector<Nanoseconds> join_waits;  // from the first end of a fork's paths to the last
+};
 
 // One thread. Destroying it cancels what still runs.
 class Generation {
@@ -42,6 +54,10 @@ class Generation {
   // Of all prompts and samples, for metrics and the access log.
   virtual std::int64_t prompt_tokens() const = 0;
   virtual std::int64_t completion_tokens() const = 0;  // received so far
+  virtual BranchFacts take_branch_facts() = 0;         // since the last call
+  // Once it has ended: of the samples that ended; the longest wait for admission.
+  virtual const ParallelUsage& parallel() const = 0;
+  virtual Nanoseconds queued() const = 0;
 };
 
 // Draws one token, to know that the engine works. Blocks.

@@ -1,6 +1,8 @@
 // The engine: one thread that owns scheduler and executor, queues on either side.
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -24,6 +26,21 @@ struct EngineConfig {
   bool prefix_cache = true;
 };
 
+// How many values there were up to each bound and above the one before; the last count is of those above all bounds.
+template <std::size_t N>
+struct Distribution {
+  std::array<double, N> bounds;  // ascending
+  std::array<std::uint64_t, N + 1> counts{};
+  double sum = 0.0;
+
+  void add(double value) {
+    std::size_t bucket = 0;
+    while (bucket < N && bounds[bucket] < value) ++bucket;
+    ++counts[bucket];
+    sum += value;
+  }
+};
+
 // A snapshot of counters and gauges, monotonic where named total. Names become metrics.
 struct EngineStats {
   std::int64_t requests_running = 0, requests_waiting = 0;
@@ -34,6 +51,9 @@ struct EngineStats {
   std::int64_t forks_total = 0, joins_total = 0, malformed_total = 0, preemptions_total = 0, steps_total = 0;
   std::int64_t finished_stop_total = 0, finished_length_total = 0, cancelled_total = 0, failed_total = 0,
                rejected_total = 0;
+  Distribution<13> step_rows{{1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096}};
+  Distribution<15> step_seconds{
+      {0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0}};
   double last_step_age_seconds = 0.0;  // since the last step ended, or work came; 0 where nothing runs or waits
 };
 

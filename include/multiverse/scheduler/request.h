@@ -106,6 +106,7 @@ struct FinishedEvent {
   std::int64_t prompt_tokens = 0;
   std::int64_t cached_tokens = 0;  // prompt tokens found in the prefix index
   std::optional<Error> error;      // set: the request failed, samples without a SampleEndEvent have none
+  Nanoseconds queued{0};           // from its arrival at the scheduler to its first admission, or to here
 };
 
 using Event =

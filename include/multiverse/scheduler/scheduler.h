@@ -24,7 +24,7 @@ struct SchedulerConfig {
 struct SchedulerCounters {  // totals since the start
   std::int64_t prompt_tokens = 0, cached_prompt_tokens = 0, generation_tokens = 0;
   std::int64_t prefix_query_tokens = 0, prefix_hit_tokens = 0;
-  std::int64_t forks = 0, joins = 0, malformed = 0, preemptions = 0, steps = 0;
+  std::int64_t forks = 0, joins = 0, malformed = 0, preemptions = 0, steps = 0, rows = 0;
 };
 
 class Scheduler {
@@ -75,6 +75,8 @@ class Scheduler {
     GenerateRequest request;            // until it is admitted first
     std::unique_ptr<RequestTree> tree;  // from then on, kept while preempted
     std::optional<Nanoseconds> deadline;
+    Nanoseconds arrived{0};
+    std::optional<Nanoseconds> queued;  // set at its first admission
     std::int64_t cached_tokens = 0;
     std::int64_t prompt_tokens = 0;
     bool recomputing = false;  // preempted once: its tails are prefill until they are computed again
