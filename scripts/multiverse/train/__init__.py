@@ -1,0 +1,1 @@
+"""Fine-tuning with Multiverse attention: samples, packing, masks, the training loop, export."""
