@@ -20,6 +20,7 @@ struct Benchmark {
 
 constexpr std::array kBenchmarks{
     Benchmark{"decode", "milliseconds a decode step, through scheduler and model", bench_decode},
+    Benchmark{"http", "what the HTTP side adds to an engine that pretends", bench_http},
     Benchmark{"request", "what a request costs before its first step: parse, render, tokenise", bench_request},
 };
 

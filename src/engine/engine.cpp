@@ -18,12 +18,14 @@ namespace {
 class EventQueue {
  public:
   void push(std::vector<Event>& events) {
-    const std::scoped_lock lock(mutex_);
-    for (Event& event : events) {
-      finished_ = finished_ || std::holds_alternative<FinishedEvent>(event);
-      events_.push_back(std::move(event));
+    {
+      const std::scoped_lock lock(mutex_);
+      for (Event& event : events) {
+        finished_ = finished_ || std::holds_alternative<FinishedEvent>(event);
+        events_.push_back(std::move(event));
+      }
     }
-    ready_.notify_one();
+    ready_.notify_one();  // unlocked: who wakes would wait for it
   }
 
   // See RequestStream::wait.

@@ -9,7 +9,8 @@ namespace {
 
 using std::chrono::steady_clock;
 
-// How long a client may be gone unnoticed.
+// How long a client may be gone unnoticed, beyond the time between two tokens: each of them is a look too, and a look of
+// its own before the next one would double the times that the thread wakes.
 constexpr std::chrono::milliseconds kLookInterval{40};
 // After a probe the answer of a peer that has closed takes one round trip.
 constexpr std::chrono::milliseconds kProbeInterval{5};
@@ -32,7 +33,8 @@ void GenerationLoop::run(bool stream) {
 
 // One wait and what follows from it; false at the end.
 bool GenerationLoop::pump(bool stream) {
-  const bool more = generation_.wait(looks_left_ > 0 ? kProbeInterval : kLookInterval);
+  const auto look = kLookInterval + std::min<Nanoseconds>(token_gap_, kLookInterval);
+  const bool more = generation_.wait(looks_left_ > 0 ? kProbeInterval : look);
   if (looks_left_ > 0) --looks_left_;
   observe_tokens();
   if (!client_is_there(stream)) {
@@ -149,7 +151,8 @@ void GenerationLoop::observe_tokens() {
     first_token_seconds_ = exchange_.age().count();
     ticket_.metrics().time_to_first_token.observe(first_token_seconds_);
   } else {
-    ticket_.metrics().inter_token_latency.observe(std::chrono::duration<double>(now - last_tokens_).count());
+    token_gap_ = now - last_tokens_;
+    ticket_.metrics().inter_token_latency.observe(std::chrono::duration<double>(token_gap_).count());
   }
   seen_tokens_ = tokens;
   last_tokens_ = now;

@@ -48,6 +48,7 @@ class GenerationLoop {
   int looks_left_ = 0;  // after a probe, sooner than usual
   std::int64_t seen_tokens_ = 0;
   double first_token_seconds_ = 0.0;
+  Nanoseconds token_gap_{0};  // between the last two arrivals
   Time last_tokens_{}, last_write_{};
 };
 

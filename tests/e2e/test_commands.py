@@ -406,3 +406,14 @@ def test_bench_decode_prints_its_figure_beside_the_floor():
     assert done.returncode == 0, done.stderr
     assert re.search(r"[\d.]+ ms a step .* floor +[\d.]+ ms", done.stdout), done.stdout
     assert run("bench", "fly").returncode == 2
+
+
+def test_bench_http_prints_its_figures_beside_the_wanted_ones():
+    small = ["--streams", "20", "--seconds", "1", "--tokens", "200", "--idle", "20"]
+    done = subprocess.run([BINARY, "bench", "http", *small], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "400 of 400 tokens came" in done.stdout
+    for part, wanted in [("streams", "5 ms"), ("overhead", "5 ms"), ("rejection", "5000"), ("idle", "20 ms")]:
+        assert re.search(rf"^  {part} .*\d.*wanted .. {wanted}", done.stdout, re.M), done.stdout
+    wrong = subprocess.run([BINARY, "bench", "http", "--streams", "many"], capture_output=True, text=True)
+    assert wrong.returncode == 2 and "'many'" in wrong.stderr
