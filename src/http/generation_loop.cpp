@@ -9,8 +9,8 @@ namespace {
 
 using std::chrono::steady_clock;
 
-// How long a client may be gone unnoticed, beyond the time between two tokens: each of them is a look too, and a look of
-// its own before the next one would double the times that the thread wakes.
+// How long a client may be gone unnoticed, beyond the time between two tokens: each of them is a look too, and a look
+// of its own before the next one would double the times that the thread wakes.
 constexpr std::chrono::milliseconds kLookInterval{40};
 // After a probe the answer of a peer that has closed takes one round trip.
 constexpr std::chrono::milliseconds kProbeInterval{5};
