@@ -26,6 +26,7 @@ constexpr std::array kCommands{
     Command{"check-config", "says what is wrong with the options of serve", check_config_command},
     Command{"chat", "asks a question and shows the branches of the answer as they are written", chat_command},
     Command{"inspect", "shows the tree of a structured text", inspect_command},
+    Command{"replay", "forces recorded answers through the engine: steps, times, exactness", replay_command},
     Command{"bench", "measures, beside the floor", bench_command},
 };
 

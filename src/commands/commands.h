@@ -11,6 +11,7 @@ int serve_command(std::span<const std::string_view> args);
 int check_config_command(std::span<const std::string_view> args);
 int chat_command(std::span<const std::string_view> args);
 int inspect_command(std::span<const std::string_view> args);
+int replay_command(std::span<const std::string_view> args);
 int bench_command(std::span<const std::string_view> args);
 
 }  // namespace multiverse

@@ -1,10 +1,7 @@
 // `multiverse inspect`: the tree of a structured text.
 #include <algorithm>
 #include <cstdio>
-#include <fstream>
-#include <iostream>
 #include <nlohmann/json.hpp>
-#include <sstream>
 #include <string>
 #include <vector>
 
@@ -13,28 +10,26 @@
 
 #include "commands/commands.h"
 #include "commands/places.h"
+#include "commands/traces.h"
 
 namespace multiverse {
 namespace {
 
-constexpr const char* kHelp = R"(Usage: multiverse inspect [--json] [--tokenizer DIR] FILE|-
+constexpr const char* kHelp = R"(Usage: multiverse inspect [--json] [--tokenizer DIR] [--dialect NAME|FILE] FILE|-
 
 Shows the tree of a structured text: blocks, widths, depths, tokens, critical path, and what breaks the grammar and
 where. FILE (- is standard input) is a text, or JSON lines with a field "completion".
 
   --json           one JSON object a line instead of the drawing
   --tokenizer DIR  folder with tokenizer.json (default: the model that ships)
+  --dialect D      a name of configs/dialects, or a file (default: the one whose tokens the tokenizer has)
 )";
 
 struct Options {
   bool json = false;
   std::string tokenizer_dir = shipped_model_dir();
+  std::string dialect = "auto";
   std::string file;
-};
-
-struct NamedText {
-  std::string name;
-  std::string text;
 };
 
 Result<Options> parse(std::span<const std::string_view> args) {
@@ -45,6 +40,9 @@ Result<Options> parse(std::span<const std::string_view> args) {
     } else if (args[i] == "--tokenizer") {
       if (++i == args.size()) return invalid_argument("--tokenizer needs a folder");
       options.tokenizer_dir = args[i];
+    } else if (args[i] == "--dialect") {
+      if (++i == args.size()) return invalid_argument("--dialect needs a name or a file");
+      options.dialect = args[i];
     } else if (args[i].size() > 1 && args[i].front() == '-') {
       return invalid_argument(concat("unknown option ", args[i], "; see multiverse inspect --help"));
     } else if (!options.file.empty()) {
@@ -55,38 +53,6 @@ Result<Options> parse(std::span<const std::string_view> args) {
   }
   if (options.file.empty()) return invalid_argument("which file? (- is standard input); see multiverse inspect --help");
   return options;
-}
-
-Result<std::string> read_all(const std::string& file) {
-  std::ostringstream content;
-  if (file == "-") {
-    content << std::cin.rdbuf();
-  } else {
-    std::ifstream in(file, std::ios::binary);
-    if (!in) return invalid_argument("cannot read " + file);
-    content << in.rdbuf();
-  }
-  return content.str();
-}
-
-// JSON lines where the first line is an object, else one text.
-Result<std::vector<NamedText>> split_texts(const Options& options, const std::string& content) {
-  std::vector<NamedText> texts;
-  std::istringstream lines(content);
-  std::size_t number = 0;
-  for (std::string line; std::getline(lines, line);) {
-    ++number;
-    if (line.empty()) continue;
-    const auto json = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
-    if (texts.empty() && !json.is_object()) return std::vector<NamedText>{{options.file, content}};
-    if (!json.is_object() || !json.contains("completion") || !json["completion"].is_string()) {
-      return invalid_argument(concat(options.file, ":", number, " is not a JSON object with a string \"completion\""));
-    }
-    std::string name = concat(options.file, ":", number);
-    if (json.contains("id") && json["id"].is_string()) name = json["id"];
-    texts.push_back({std::move(name), json["completion"]});
-  }
-  return texts;
 }
 
 std::string excerpt(const Tokenizer& tokenizer, const std::vector<TokenId>& tokens, std::int32_t begin,
@@ -113,13 +79,13 @@ std::string place_of(const Tokenizer& tokenizer, const std::vector<TokenId>& tok
   return concat("line ", line, ", column ", column);
 }
 
-void draw(const Tokenizer& tokenizer, const NamedText& named, const std::vector<TokenId>& tokens,
+void draw(const Tokenizer& tokenizer, const Trace& trace, const std::vector<TokenId>& tokens,
           const Structure& structure) {
   const TreeStatistics& counted = structure.statistics;
   const double ratio = counted.critical_path_tokens > 0
                            ? static_cast<double>(tokens.size()) / static_cast<double>(counted.critical_path_tokens)
                            : 1.0;
-  std::printf("%s: %zu tokens, critical path %lld (%.2f tokens a step of it), %lld steps\n", named.name.c_str(),
+  std::printf("%s: %zu tokens, critical path %lld (%.2f tokens a step of it), %lld steps\n", trace.name.c_str(),
               tokens.size(), static_cast<long long>(counted.critical_path_tokens), ratio,
               static_cast<long long>(counted.steps));
   std::printf("  %lld blocks fork into %lld paths; at most %lld wide, %lld deep\n",
@@ -139,10 +105,10 @@ void draw(const Tokenizer& tokenizer, const NamedText& named, const std::vector<
   }
 }
 
-nlohmann::ordered_json describe(const Tokenizer& tokenizer, const NamedText& named, const std::vector<TokenId>& tokens,
+nlohmann::ordered_json describe(const Tokenizer& tokenizer, const Trace& trace, const std::vector<TokenId>& tokens,
                                 const Structure& structure) {
   const TreeStatistics& counted = structure.statistics;
-  nlohmann::ordered_json out = {{"id", named.name},
+  nlohmann::ordered_json out = {{"id", trace.name},
                                 {"tokens", tokens.size()},
                                 {"critical_path_tokens", counted.critical_path_tokens},
                                 {"steps", counted.steps},
@@ -173,24 +139,22 @@ Status inspect(const Options& options) {
   Result<std::shared_ptr<const Tokenizer>> loaded = Tokenizer::load(options.tokenizer_dir);
   if (!loaded.ok()) return loaded.error();
   const Tokenizer& tokenizer = *loaded.value();
-  Result<std::optional<Dialect>> dialect = load_dialect("auto", tokenizer);
+  Result<std::optional<Dialect>> dialect = load_dialect(options.dialect, tokenizer);
   if (!dialect.ok()) return dialect.error();
   if (!dialect.value()) {
     return invalid_argument("the tokenizer in " + options.tokenizer_dir + " has no dialect's control tokens");
   }
-  Result<std::string> content = read_all(options.file);
-  if (!content.ok()) return content.error();
-  Result<std::vector<NamedText>> texts = split_texts(options, content.value());
-  if (!texts.ok()) return texts.error();
-  for (const NamedText& named : texts.value()) {
-    const std::vector<TokenId> tokens = tokenizer.encode(named.text, Trust::kAll);
+  Result<std::vector<Trace>> traces = read_traces(options.file);
+  if (!traces.ok()) return traces.error();
+  for (const Trace& trace : traces.value()) {
+    const std::vector<TokenId> tokens = tokenizer.encode(trace.completion, Trust::kAll);
     const Structure structure = read_structure(tokens, *dialect.value(), StructureLimits{});
     if (options.json) {
-      std::puts(describe(tokenizer, named, tokens, structure)
+      std::puts(describe(tokenizer, trace, tokens, structure)
                     .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace)
                     .c_str());
     } else {
-      draw(tokenizer, named, tokens, structure);
+      draw(tokenizer, trace, tokens, structure);
     }
   }
   return ok_status();

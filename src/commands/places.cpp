@@ -26,7 +26,9 @@ Result<std::optional<Dialect>> load_dialect(const std::string& choice, const Tok
   source.encode = [&tokenizer](std::string_view text) { return tokenizer.encode(text, Trust::kNone); };
   source.size = tokenizer.size();
   if (choice == "auto") return Dialect::detect(dialects_dir(), source);
-  Result<Dialect> dialect = Dialect::load(choice, source);
+  const std::string shipped = concat(dialects_dir(), "/", choice, ".json");
+  const bool is_name = choice.find('/') == std::string::npos && std::filesystem::exists(shipped);
+  Result<Dialect> dialect = Dialect::load(is_name ? shipped : choice, source);
   if (!dialect.ok()) return dialect.error();
   return std::optional<Dialect>(std::move(dialect).value());
 }

@@ -17,7 +17,8 @@ std::string dialects_dir();
 std::string shipped_model_dir();
 
 // The dialect of the model's tokenizer. `choice`: "auto" looks through configs/dialects, "off" gives none, anything
-// else is a dialect file, whose tokens must all be there. The tokenizer must outlive the dialect.
+// else is the name of a file there ("npr") or a dialect file, whose tokens must all be there. The tokenizer must
+// outlive the dialect.
 Result<std::optional<Dialect>> load_dialect(const std::string& choice, const Tokenizer& tokenizer);
 
 }  // namespace multiverse

@@ -216,9 +216,8 @@ std::string folder_name(std::string path) {
 // What no single value shows.
 Status check_together(const ServerConfig& config) {
   if (config.weights == "random") {
-    if (config.model.empty() == config.config_from.empty()) {
-      return invalid_argument("weights random needs either --config-from FILE or --model DIR for its shapes",
-                              "config_from");
+    if (config.model.empty() && config.config_from.empty()) {
+      return invalid_argument("weights random needs --config-from FILE or --model DIR for its shapes", "config_from");
     }
   } else if (!config.config_from.empty()) {
     return invalid_argument("config_from is only for --weights random", "config_from");

@@ -49,7 +49,7 @@ std::vector<Knob> model_knobs() {
                       "generates plain text.",
        .example = "configs/dialects/multiverse.json",
        .choices = {"auto", "off"},
-       .or_other = "the path of a dialect file"},
+       .or_other = "the name or path of a dialect file"},
       {.group = group,
        .name = "weights",
        .member = &C::weights,
@@ -61,7 +61,8 @@ std::vector<Knob> model_knobs() {
        .name = "config_from",
        .member = &C::config_from,
        .value = "FILE",
-       .description = "With --weights random, the config.json that gives the shapes.",
+       .description =
+           "With --weights random, the config.json that gives the shapes; --model, where given, the tokenizer.",
        .example = "config.json"},
       {.group = group,
        .name = "threads",

@@ -73,6 +73,10 @@ Result<Recording> Recording::read(std::span<const TokenId> text, std::int32_t pr
   return out;
 }
 
+std::int64_t Recording::drawn_tokens() const {
+  return std::count(forced_.begin() + prompt_tokens_, forced_.end(), false);
+}
+
 std::int32_t Recording::text_index(const BranchAddress& branch, std::int32_t index) const {
   const auto written = branches_.find(branch);
   if (written == branches_.end() || index < 0 || index >= static_cast<std::int32_t>(written->second.tokens.size())) {

@@ -117,7 +117,7 @@ def answer_of(server, question=QUESTION, **options):
 
 
 def test_help_of_every_command():
-    for command in ("serve", "chat", "inspect", "bench", "bench decode", "bench request"):
+    for command in ("serve", "chat", "inspect", "replay", "bench", "bench decode", "bench request"):
         done = run(*command.split(), "--help")
         assert done.returncode == 0, command
         assert "Usage: multiverse" in done.stdout

@@ -35,6 +35,8 @@ class Recording {
   std::int32_t prompt_tokens() const { return prompt_tokens_; }
   // Of the answer, as the reading of the text counts them.
   const TreeStatistics& statistics() const { return statistics_; }
+  // Of the answer: the steps that one path at a time takes.
+  std::int64_t drawn_tokens() const;
 
  private:
   struct Written {
