@@ -21,7 +21,10 @@ struct Benchmark {
 constexpr std::array kBenchmarks{
     Benchmark{"decode", "milliseconds a decode step, through scheduler and model", bench_decode},
     Benchmark{"http", "what the HTTP side adds to an engine that pretends", bench_http},
+    Benchmark{"policies", "which way of admitting and sharing answers most requests in time, simulated",
+              bench_policies},
     Benchmark{"request", "what a request costs before its first step: parse, render, tokenise", bench_request},
+    Benchmark{"scheduler", "microseconds and bytes of the scheduler itself", bench_scheduler},
 };
 
 }  // namespace

@@ -8,6 +8,8 @@ namespace multiverse {
 
 int bench_decode(std::span<const std::string_view> args);
 int bench_http(std::span<const std::string_view> args);
+int bench_policies(std::span<const std::string_view> args);
 int bench_request(std::span<const std::string_view> args);
+int bench_scheduler(std::span<const std::string_view> args);
 
 }  // namespace multiverse

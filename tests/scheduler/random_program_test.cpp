@@ -3,8 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdlib>
-#include <functional>
+#include <limits>
 #include <map>
 #include <random>
 #include <string>
@@ -16,31 +17,12 @@
 #include "tests/support/fake_dialect.h"
 #include "tests/support/fake_executor.h"
 #include "tests/support/manual_clock.h"
+#include "tests/support/run_scheduler.h"
 #include "tests/support/seen_text.h"
+#include "tests/support/test_seed.h"
 
 namespace multiverse::testing {
 namespace {
-
-struct Outcome {
-  std::vector<Event> events;
-};
-
-// Runs the requests to their ends, with conservation checked after every step. `meddle` is called before each.
-std::map<RequestId, Outcome> run_all(
-    Scheduler& scheduler, std::int64_t most_steps, const std::function<void()>& meddle = [] {}) {
-  std::map<RequestId, Outcome> outcomes;
-  for (std::int64_t step = 0; !scheduler.idle(); ++step) {
-    CHECK(step < most_steps, "no end after ", step, " steps");
-    meddle();
-    scheduler.check_integrity();
-    scheduler.step();
-    scheduler.check_integrity();
-    scheduler.take_events([&](RequestId id, std::vector<Event>& events) {
-      for (Event& event : events) outcomes[id].events.push_back(std::move(event));
-    });
-  }
-  return outcomes;
-}
 
 std::vector<TokenId> random_prompt(std::mt19937_64& random, std::size_t most) {
   std::vector<TokenId> prompt(1 + random() % most);
@@ -55,8 +37,10 @@ GenerateRequest random_request(std::mt19937_64& random) {
   request.n = random() % 5 == 0 ? 1 + static_cast<std::int32_t>(random() % 3) : 1;
   request.max_tokens = 1 + static_cast<std::int32_t>(random() % 400);
   request.top_logprobs = 0;
-  request.limits.max_depth = static_cast<std::int32_t>(random() % 5);
-  request.limits.max_paths = 1 + static_cast<std::int32_t>(random() % 12);
+  if (random() % 50 == 0) request.max_tokens = 1500;
+  request.priority = static_cast<std::int32_t>(random() % 3);
+  request.limits.max_depth = static_cast<std::int32_t>(random() % 7);
+  request.limits.max_paths = random() % 4 == 0 ? 128 : 1 + static_cast<std::int32_t>(random() % 12);
   request.limits.max_running_paths = static_cast<std::int32_t>(random() % 4);
   if (random() % 4 == 0) request.limits.max_path_tokens = 5 + static_cast<std::int32_t>(random() % 40);
   return request;
@@ -112,29 +96,64 @@ void expect_no_step_lost(const GenerateRequest& request, const std::vector<Event
   }
 }
 
-std::uint64_t base_seed() {
-  const char* text = std::getenv("MULTIVERSE_TEST_SEED");
-  return text != nullptr ? std::strtoull(text, nullptr, 10) : std::random_device{}();
-}
+// The programs of one test: so many of MULTIVERSE_TEST_PROGRAMS (10,000 for all tests of this file together), or as
+// many as fit its share of MULTIVERSE_TEST_SECONDS. Seeds count up from a printed one.
+class Programs {
+ public:
+  explicit Programs(double share) : base_(test_seed()) {
+    const char* programs = std::getenv("MULTIVERSE_TEST_PROGRAMS");
+    const char* seconds = std::getenv("MULTIVERSE_TEST_SECONDS");
+    const double all = programs != nullptr ? std::strtod(programs, nullptr) : 10'000.0;
+    most_ = std::max<std::int64_t>(1, static_cast<std::int64_t>(all * share));
+    if (seconds == nullptr) return;
+    most_ = std::numeric_limits<std::int64_t>::max();
+    until_ += std::chrono::duration_cast<Time::duration>(std::chrono::duration<double>(share * std::atof(seconds)));
+    timed_ = true;
+  }
+  bool next() {
+    if (::testing::Test::HasFailure() || done_ == most_) return false;
+    if (timed_ && std::chrono::steady_clock::now() >= until_) return false;
+    ++done_;
+    return true;
+  }
+  std::uint64_t seed() const { return base_ + static_cast<std::uint64_t>(done_ - 1); }
+  std::string to_repeat() const {
+    return "MULTIVERSE_TEST_SEED=" + std::to_string(seed()) + " MULTIVERSE_TEST_PROGRAMS=1";
+  }
+  void print(const std::string& what) const {
+    std::printf("seed %llu: %lld programs, %s\n", static_cast<unsigned long long>(base_), static_cast<long long>(done_),
+                what.c_str());
+  }
 
-std::int64_t num_programs() {
-  const char* text = std::getenv("MULTIVERSE_TEST_PROGRAMS");
-  return text != nullptr ? std::strtoll(text, nullptr, 10) : 2000;
+ private:
+  using Time = std::chrono::steady_clock::time_point;
+  std::uint64_t base_;
+  std::int64_t most_ = 0, done_ = 0;
+  Time until_ = std::chrono::steady_clock::now();
+  bool timed_ = false;
+};
+
+// One in fifty writes forks of up to a hundred paths, one in ten nests deep; half break the grammar.
+Policy random_policy(std::mt19937_64& random) {
+  Habits habits;
+  if (random() % 2 == 0) habits.noise = 0.05;
+  if (random() % 50 == 0) habits.more_outlines = 0.98;
+  if (random() % 10 == 0) habits.block = 0.15;
+  return structured_policy(habits);
 }
 
 TEST(RandomPrograms, EveryTokenIsExplainedByTheTextBeforeIt) {
   const ManualClock clock;
-  const std::uint64_t base = base_seed();
-  std::int64_t forks = 0, preemptions = 0, hits = 0;
-  for (std::int64_t program = 0; program < num_programs(); ++program) {
-    const std::uint64_t seed = base + static_cast<std::uint64_t>(program);
-    SCOPED_TRACE("MULTIVERSE_TEST_SEED=" + std::to_string(seed) + " MULTIVERSE_TEST_PROGRAMS=1");
-    std::mt19937_64 random(seed);
+  Programs programs(0.6);
+  std::int64_t forks = 0, widest = 0, deepest = 0, preemptions = 0, hits = 0;
+  while (programs.next()) {
+    SCOPED_TRACE(programs.to_repeat());
+    std::mt19937_64 random(programs.seed());
     const Dialect dialect = random() % 2 == 0 ? fake_dialect() : flat_dialect();
-    const Policy policy = structured_policy(random() % 2 == 0 ? 0.0 : 0.05);
+    const Policy policy = random_policy(random);
     SchedulerConfig config;
     config.max_rows = random() % 3 == 0 ? 8 : 512;
-    config.max_prefill_tokens = 1 + static_cast<std::int32_t>(random() % 64);
+    config.max_prefill_tokens = 4 + static_cast<std::int32_t>(random() % 64);
     config.prefix_cache = random() % 4 != 0;
     config.tree = {4096, 1'000'000, {kEndOfText}, 0};
     // From barely enough for one request to ample.
@@ -148,40 +167,42 @@ TEST(RandomPrograms, EveryTokenIsExplainedByTheTextBeforeIt) {
       if (requests[id].prompt.size() >= 280 && config.tree.max_model_len == 300) requests[id].prompt.resize(100);
       scheduler.add(id, requests[id]);
     }
-    const auto outcomes = run_all(scheduler, 100'000);
+    const auto outcomes = run_all(scheduler);
     for (const auto& [id, request] : requests) {
       for (std::int32_t sample = 0; sample < request.n; ++sample) {
-        expect_explained(request, sample, outcomes.at(id).events, policy, dialect);
+        const std::vector<Event>& events = outcomes.at(id);
+        expect_explained(request, sample, events, policy, dialect);
+        const TreeStatistics& tree = canonical_sample(events, sample).ends.at(0).parallel;
+        widest = std::max(widest, tree.max_width);
+        deepest = std::max(deepest, tree.max_depth);
       }
       const bool alone = requests.size() == 1 && config.max_rows == 512 && request.limits.max_running_paths == 0;
       if (alone && scheduler.counters().preemptions == 0) {
-        expect_no_step_lost(request, outcomes.at(id).events, dialect);
+        expect_no_step_lost(request, outcomes.at(id), dialect);
       }
     }
     forks += scheduler.counters().forks;
     preemptions += scheduler.counters().preemptions;
     hits += scheduler.counters().prefix_hit_tokens;
     EXPECT_EQ(scheduler.pages().referenced, 0);
-    if (::testing::Test::HasFailure()) return;
   }
-  std::printf("seed %llu: %lld programs, %lld forks, %lld preemptions, %lld prefix hit tokens\n",
-              static_cast<unsigned long long>(base), static_cast<long long>(num_programs()),
-              static_cast<long long>(forks), static_cast<long long>(preemptions), static_cast<long long>(hits));
+  programs.print(std::to_string(forks) + " forks, up to " + std::to_string(widest) + " wide and " +
+                 std::to_string(deepest) + " deep, " + std::to_string(preemptions) + " preemptions, " +
+                 std::to_string(hits) + " prefix hit tokens");
 }
 
 // A text that was generated, cut anywhere, is a prompt that goes on under the same rules.
 TEST(RandomPrograms, GoOnFromAnyPlaceOfAGeneratedText) {
   const ManualClock clock;
-  const std::uint64_t base = base_seed();
+  Programs programs(0.2);
   std::int64_t structured = 0;
-  for (std::int64_t program = 0; program < num_programs() / 2; ++program) {
-    const std::uint64_t seed = base + static_cast<std::uint64_t>(program);
-    SCOPED_TRACE("MULTIVERSE_TEST_SEED=" + std::to_string(seed) + " MULTIVERSE_TEST_PROGRAMS=2");
-    std::mt19937_64 random(seed);
+  while (programs.next()) {
+    SCOPED_TRACE(programs.to_repeat());
+    std::mt19937_64 random(programs.seed());
     const Dialect dialect = random() % 2 == 0 ? fake_dialect() : flat_dialect();
-    const Policy policy = structured_policy(random() % 2 == 0 ? 0.0 : 0.05);
+    const Policy policy = random_policy(random);
     SchedulerConfig config;
-    config.max_prefill_tokens = 1 + static_cast<std::int32_t>(random() % 64);
+    config.max_prefill_tokens = 4 + static_cast<std::int32_t>(random() % 64);
     config.tree = {4096, 1'000'000, {kEndOfText}, 0};
     FakeExecutor executor(2000, policy);
     Scheduler scheduler(executor, &dialect, config, clock);
@@ -189,29 +210,26 @@ TEST(RandomPrograms, GoOnFromAnyPlaceOfAGeneratedText) {
     first.n = 1;
     first.limits.max_path_tokens = 0;
     scheduler.add(1, first);
-    const CanonicalSample generated = canonical_sample(run_all(scheduler, 100'000).at(1).events, 0);
+    const CanonicalSample generated = canonical_sample(run_all(scheduler).at(1), 0);
     GenerateRequest second = first;
     const std::size_t kept = random() % (generated.well_ordered + 1);
     for (std::size_t i = 0; i < kept; ++i) second.prompt.push_back(generated.tokens[i].token);
     second.prompt_top_logprobs = random() % 2 == 0 ? 0 : -1;
     structured += static_cast<std::int64_t>(read_structure(second.prompt, dialect, second.limits).open.size()) - 1;
     scheduler.add(2, second);
-    const std::vector<Event> events = run_all(scheduler, 100'000).at(2).events;
+    const std::vector<Event> events = run_all(scheduler).at(2);
     expect_explained(second, 0, events, policy, dialect);
-    if (::testing::Test::HasFailure()) return;
   }
-  std::printf("seed %llu: %lld prompts ended inside paths\n", static_cast<unsigned long long>(base),
-              static_cast<long long>(structured));
+  programs.print(std::to_string(structured) + " prompts ended inside paths");
 }
 
 // Cancels and cuts end what they name, leak nothing, and change no other request's text.
 TEST(RandomPrograms, CancelsAndCutsTouchNoOtherRequest) {
   const ManualClock clock;
-  const std::uint64_t base = base_seed();
-  for (std::int64_t program = 0; program < num_programs() / 2; ++program) {
-    const std::uint64_t seed = base + static_cast<std::uint64_t>(program);
-    SCOPED_TRACE("MULTIVERSE_TEST_SEED=" + std::to_string(seed) + " MULTIVERSE_TEST_PROGRAMS=2");
-    std::mt19937_64 random(seed);
+  Programs programs(0.2);
+  while (programs.next()) {
+    SCOPED_TRACE(programs.to_repeat());
+    std::mt19937_64 random(programs.seed());
     const Dialect dialect = random() % 2 == 0 ? fake_dialect() : flat_dialect();
     const Policy policy = structured_policy(0.02);
     SchedulerConfig config;
@@ -223,7 +241,7 @@ TEST(RandomPrograms, CancelsAndCutsTouchNoOtherRequest) {
       requests[id] = random_request(random);
       scheduler.add(id, requests[id]);
     }
-    const auto outcomes = run_all(scheduler, 100'000, [&] {
+    const auto outcomes = run_all(scheduler, [&] {
       if (random() % 20 == 0) scheduler.cancel(1);
       if (random() % 10 == 0) {
         scheduler.cut(2, static_cast<std::int32_t>(random() % 2), static_cast<std::int32_t>(random() % 6));
@@ -231,11 +249,10 @@ TEST(RandomPrograms, CancelsAndCutsTouchNoOtherRequest) {
     });
     for (const RequestId untouched : {RequestId{3}, RequestId{4}}) {
       for (std::int32_t sample = 0; sample < requests[untouched].n; ++sample) {
-        expect_explained(requests[untouched], sample, outcomes.at(untouched).events, policy, dialect);
+        expect_explained(requests[untouched], sample, outcomes.at(untouched), policy, dialect);
       }
     }
     EXPECT_EQ(scheduler.pages().referenced, 0);
-    if (::testing::Test::HasFailure()) return;
   }
 }
 

@@ -48,8 +48,8 @@ TokenId last_control(const std::vector<SeenToken>& seen, std::size_t& distance) 
   return -1;
 }
 
-TokenId structured(const std::vector<SeenToken>& seen, double noise, Choices choices) {
-  if (choices.with(noise)) return choices.below(kVocabulary);
+TokenId structured(const std::vector<SeenToken>& seen, const Habits& habits, Choices choices) {
+  if (choices.with(habits.noise)) return choices.below(kVocabulary);
   std::size_t distance = 0;
   const TokenId control = last_control(seen, distance);
   const TokenId word = kWord + choices.below(kVocabulary - kWord);
@@ -65,7 +65,7 @@ TokenId structured(const std::vector<SeenToken>& seen, double noise, Choices cho
       if (last == kDot) return kDigit + choices.below(10);
       return choices.with(0.5) ? word : TokenId{kEndOutline};
     case kEndOutline:
-      return choices.with(0.6) ? kOutline : kEndGoal;
+      return choices.with(habits.more_outlines) ? kOutline : kEndGoal;
     case kConclusion:
       return choices.with(0.7) ? word : TokenId{kEndConclusion};
     case kEndConclusion:
@@ -75,17 +75,17 @@ TokenId structured(const std::vector<SeenToken>& seen, double noise, Choices cho
     default:
       break;
   }
-  if (choices.with(0.04)) return kParallel;
-  if (choices.with(0.10)) return kEndPath;
-  if (choices.with(0.02)) return kEndOfText;
+  if (choices.with(habits.block)) return kParallel;
+  if (choices.with(habits.end_path)) return kEndPath;
+  if (choices.with(habits.end_of_text)) return kEndOfText;
   return word;
 }
 
 }  // namespace
 
-Policy structured_policy(double noise) {
-  return [noise](const std::vector<SeenToken>& seen, const RandomKey& key) {
-    return structured(seen, noise, Choices(hash_of(seen, key.seed)));
+Policy structured_policy(Habits habits) {
+  return [habits](const std::vector<SeenToken>& seen, const RandomKey& key) {
+    return structured(seen, habits, Choices(hash_of(seen, key.seed)));
   };
 }
 

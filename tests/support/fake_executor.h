@@ -20,9 +20,19 @@ struct SeenToken {
 // Draws the next token after what is seen. `key` are the draw's random numbers' name.
 using Policy = std::function<TokenId(const std::vector<SeenToken>& seen, const RandomKey& key)>;
 
-// Writes structured text with `noise` (0 … 1) of it at random: blocks open, fork, nest, close, or break the grammar in
-// every way. A function of what is seen and of the key's seed alone.
-Policy structured_policy(double noise);
+// Probabilities of structured_policy() where the grammar leaves a choice.
+struct Habits {
+  double noise = 0.0;          // any token at all
+  double more_outlines = 0.6;  // another outline in a goal; 0.98: forks of up to a hundred
+  double block = 0.04, end_path = 0.10, end_of_text = 0.02;  // in the text of a path or of the root
+};
+
+// Writes structured text: blocks open, fork, nest, close, or (with noise) break the grammar in every way. A function of
+// what is seen and of the key's seed alone.
+Policy structured_policy(Habits habits);
+inline Policy structured_policy(double noise) {
+  return structured_policy(Habits{.noise = noise});
+}
 
 class FakeExecutor final : public Executor {
  public:

@@ -1,0 +1,160 @@
+// What a step holds: rows shared among the requests, pages for them, the forward pass, and what came of it.
+#include <algorithm>
+#include <limits>
+
+#include "multiverse/base/check.h"
+#include "multiverse/scheduler/scheduler.h"
+
+namespace multiverse {
+namespace {
+
+constexpr StepBudget kUnlimited{std::numeric_limits<std::int32_t>::max(), std::numeric_limits<std::int32_t>::max()};
+
+bool has_long_tails(RequestTree& tree) {
+  bool found = false;
+  tree.for_each_segment([&](SegmentId id) {
+    const Segment& segment = tree.segment(id);
+    found = found || (!segment.deferred && segment.size() - segment.computed > 1);
+  });
+  return found;
+}
+
+std::int64_t tokens_generated(const RequestTree& tree) {
+  std::int64_t tokens = 0;
+  for (const Sample& sample : tree.samples) tokens += sample.generated;
+  return tokens;
+}
+
+}  // namespace
+
+void Scheduler::plan() {
+  select();
+  while (pages_wanted() > pool_.available() && running_.size() > 1) {
+    preempt(victim());
+    select();
+  }
+  reserve();
+}
+
+// All that the requests could compute, where that is not too much; else each gets its share of the rows.
+void Scheduler::select() {
+  const StepBudget most{config_.max_rows, config_.max_prefill_tokens};
+  budgets_.assign(running_.size(), kUnlimited);
+  if (take_runs(most)) return;
+  share_rows(demands_, most, config_.sharing, counters_.steps, budgets_);
+  take_runs(most);
+}
+
+// Fills runs_ by budgets_, and demands_ with what they hold; whether they are within `most`.
+bool Scheduler::take_runs(const StepBudget& most) {
+  for (const PlannedRun& run : runs_) run.request->segment(run.segment).planned = 0;
+  runs_.clear();
+  demands_.clear();
+  std::int64_t rows = 0, prefill_rows = 0;
+  for (std::size_t i = 0; i < running_.size(); ++i) {
+    RequestTree& tree = *running_[i]->tree;
+    for (std::int32_t sample = 0; sample < tree.request().n; ++sample) tree.start_waiting(sample, config_.max_rows);
+    StepBudget left = budgets_[i];
+    select_runs(tree, running_[i]->recomputing, left, runs_);
+    const std::int32_t prefill = budgets_[i].prefill_rows - left.prefill_rows;
+    const std::int32_t all = budgets_[i].rows - left.rows;
+    demands_.push_back({all - prefill, prefill, tokens_generated(tree)});
+    rows += all;
+    prefill_rows += prefill;
+  }
+  return rows <= most.rows && prefill_rows <= most.prefill_rows;
+}
+
+std::int32_t Scheduler::pages_wanted() const {
+  std::int32_t pages = 0;
+  for (const PlannedRun& run : runs_) pages += pages_needed(run);
+  return pages;
+}
+
+// Pages for the runs, in their order; a run without pages waits, and so do those that would see it.
+void Scheduler::reserve() {
+  std::vector<PlannedRun> kept;
+  kept.reserve(runs_.size());
+  for (const PlannedRun& run : runs_) {
+    Segment& segment = run.request->segment(run.segment);
+    if (sees_only_computed(*run.request, segment) && take_pages(run)) {
+      kept.push_back(run);
+    } else {
+      segment.planned = 0;
+    }
+  }
+  const bool stuck = kept.empty() && !runs_.empty();
+  runs_ = std::move(kept);
+  // The request is alone (others would have been preempted) and all pages are its own: it can't ever go on.
+  if (stuck) running_.front()->tree->finish_all(FinishReason::kLength);
+}
+
+bool Scheduler::take_pages(const PlannedRun& run) {
+  Segment& segment = run.request->segment(run.segment);
+  if (pages_needed(run) > pool_.available()) return false;
+  for (std::int32_t pages = pages_needed(run); pages > 0; --pages) segment.pages.push_back(*pool_.allocate());
+  return true;
+}
+
+bool Scheduler::execute() {
+  planner_.build(runs_, plan_, planned_samples_);
+  ++counters_.steps;
+  counters_.rows += static_cast<std::int64_t>(plan_.rows.size());
+  counters_.draws += static_cast<std::int64_t>(plan_.samples.size());
+  const Nanoseconds begin = clock_.now();
+  try {
+    executor_.execute(plan_, result_);
+  } catch (const ExecutionError& failure) {
+    for (const PlannedRun& run : runs_) {
+      Entry& entry = *find(run.request->id());
+      if (entry.state != Entry::State::kDone) finish(entry, Error{ErrorCode::kInternal, failure.what(), ""});
+    }
+    runs_.clear();
+    return false;
+  }
+  counters_.execution += clock_.now() - begin;
+  CHECK(result_.samples.size() == plan_.samples.size(), "the executor answered ", result_.samples.size(), " of ",
+        plan_.samples.size(), " samples");
+  return true;
+}
+
+void Scheduler::commit() {
+  for (const PlannedRun& run : runs_) {
+    Segment& segment = run.request->segment(run.segment);
+    segment.computed += run.count;
+    segment.planned = 0;
+    if (segment.frozen && segment.complete()) --run.request->incomplete_frozen;
+    publish(segment);
+  }
+  runs_.clear();
+  for (std::size_t i = 0; i < planned_samples_.size(); ++i) commit_sample(planned_samples_[i], result_.samples[i]);
+  for (Entry* entry : running_) {
+    entry->tree->end_step();
+    if (entry->recomputing) entry->recomputing = has_long_tails(*entry->tree);
+  }
+}
+
+void Scheduler::publish(Segment& segment) {
+  if (!config_.prefix_cache) return;
+  while ((segment.chained_pages + 1) * kPageTokens <= segment.computed) {
+    segment.chain_key = segment.next_page_key();
+    pool_.publish(segment.pages[static_cast<std::size_t>(segment.chained_pages)], segment.chain_key);
+    ++segment.chained_pages;
+  }
+}
+
+void Scheduler::commit_sample(const PlannedSample& planned, const SampleResult& drawn) {
+  if (planned.prompt_index < 0) {
+    planned.request->commit(planned.sample, planned.branch, drawn);
+    return;
+  }
+  Entry& entry = *find(planned.request->id());
+  std::optional<PromptEvent::Entry>& slot = entry.prompt_logprobs[static_cast<std::size_t>(planned.prompt_index)];
+  if (slot || entry.prompt_logprobs_left == 0) return;  // computed again after a preemption
+  slot = PromptEvent::Entry{drawn.logprob, drawn.top};
+  if (--entry.prompt_logprobs_left > 0) return;
+  entry.events.emplace_back(PromptEvent{std::move(entry.prompt_logprobs)});
+  tell(entry);
+}
+
+}  // namespace multiverse
