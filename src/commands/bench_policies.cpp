@@ -89,8 +89,8 @@ class SimulatedExecutor final : public Executor {
   void execute(const StepPlan& plan, StepResult& result) override {
     double tokens = 0.0;
     for (const AttentionItem& item : plan.items) tokens += item.num_tokens;
-    clock_.time += of_ms(machine_.step_ms + machine_.row_ms * static_cast<double>(plan.rows.size()) +
-                         machine_.token_ms * tokens);
+    clock_.time +=
+        of_ms(machine_.step_ms + machine_.row_ms * static_cast<double>(plan.rows.size()) + machine_.token_ms * tokens);
     result.samples.clear();
     for (const SampleRequest& sample : plan.samples) result.samples.push_back({sample.given, 0.0F, {}});
   }
@@ -216,11 +216,12 @@ int bench_policies(std::span<const std::string_view> args) {
       const std::vector<Arrival> arrivals = draw_arrivals(options.value(), machine, load, dialect);
       for (const Policy& policy : policies()) {
         const Outcome outcome = simulate(machine, policy, arrivals, dialect);
-        std::printf("  %4.0f a minute  %-24s in time %6.2f a minute (%3.0f %%)  ended %6.2f  slowdown %5.2f, 95th %6.2f  "
-                    "preempted %4lld  wasted %.2f\n",
-                    load, policy.name, outcome.in_time_per_minute, outcome.in_time * 100.0, outcome.ended_per_minute,
-                    outcome.median_slowdown, outcome.late_slowdown, static_cast<long long>(outcome.preemptions),
-                    outcome.wasted);
+        std::printf(
+            "  %4.0f a minute  %-24s in time %6.2f a minute (%3.0f %%)  ended %6.2f  slowdown %5.2f, 95th %6.2f  "
+            "preempted %4lld  wasted %.2f\n",
+            load, policy.name, outcome.in_time_per_minute, outcome.in_time * 100.0, outcome.ended_per_minute,
+            outcome.median_slowdown, outcome.late_slowdown, static_cast<long long>(outcome.preemptions),
+            outcome.wasted);
         std::fflush(stdout);
       }
     }

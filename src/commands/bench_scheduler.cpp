@@ -184,8 +184,9 @@ void print_memory() {
   other.fork(2, 1000, kMany);
   other.run_up(kMany);
   const std::size_t paths = bytes_in_use() - before_paths;
-  std::printf("memory\n  a request of 100 tokens that waits %8zu bytes, that runs %8zu\n  a path of a running request %15zu\n",
-              waiting / kMany, running / kMany, paths / kMany);
+  std::printf(
+      "memory\n  a request of 100 tokens that waits %8zu bytes, that runs %8zu\n  a path of a running request %15zu\n",
+      waiting / kMany, running / kMany, paths / kMany);
 }
 
 }  // namespace
