@@ -30,6 +30,7 @@ class Vocabulary:
     end_conclusion: int
     token_bytes: tuple[bytes, ...]  # by id; b"" where there is no such token
     added: frozenset[int]  # added tokens: control tokens and those of the chat format
+    max_depth: int = 1 << 30  # of forks; 1 where blocks don't nest
 
     @staticmethod
     def load(tokenizer_json: Path, dialect: Dialect | None = None) -> Vocabulary:
@@ -44,8 +45,8 @@ class Vocabulary:
         id_of = {content: id for id, content in added.items()}
         label = frozenset(id for id, name in names.items() if _LABEL_ONLY.fullmatch(name))
         ids = ControlTokens(
-            parallel=id_of[dialect.block_open],
-            end_parallel=id_of[dialect.block_close],
+            parallel=id_of[dialect.block_open] if dialect.block_open else None,
+            end_parallel=id_of[dialect.block_close or dialect.conclusion_close],
             goal=id_of[dialect.goal_open],
             end_goal=id_of[dialect.fork],
             path=id_of[dialect.path_open],
@@ -56,7 +57,8 @@ class Vocabulary:
             label_end=frozenset(id for id in label if b":" in names[id]),
         )
         return Vocabulary(
-            ids, id_of[dialect.outline_open], id_of[dialect.outline_close], id_of[dialect.conclusion_close], token_bytes, frozenset(added)
+            ids, id_of[dialect.outline_open], id_of[dialect.outline_close], id_of[dialect.conclusion_close], token_bytes, frozenset(added),
+            dialect.max_depth,
         )
 
 
@@ -70,7 +72,7 @@ class LabelRule:
 
     def allows(self, site: ForkSite) -> bool:
         labels = self.labels(site.tokens[site.goal + 1 : site.end_goal])
-        return 1 <= len(labels) <= self.max_paths and site.depth <= self.max_depth
+        return 1 <= len(labels) <= self.max_paths and site.depth <= min(self.max_depth, self.vocabulary.max_depth)
 
     def __call__(self, tokens: Sequence[int], end_goal: int) -> bool:
         site = TreeReader(tokens, self.vocabulary.ids, self.allows).site(end_goal)

@@ -19,8 +19,8 @@ from dataclasses import dataclass, field, replace
 
 @dataclass(frozen=True)
 class ControlTokens:
-    parallel: int
-    end_parallel: int
+    parallel: int | None  # None: <Goal> opens its block too
+    end_parallel: int  # the token that closes a block
     goal: int
     end_goal: int
     path: int
@@ -159,12 +159,13 @@ class TreeReader:
         self.tree = Tree(branches=[self._branch])
         self._before = {ids.path: self._start_path, ids.conclusion: self._start_conclusion}
         self._after = {
-            ids.parallel: self._open_block,
-            ids.goal: self._open_goal,
+            ids.goal: self._open_goal if ids.parallel is not None else self._open_block_and_goal,
             ids.end_goal: self._end_goal,
             ids.end_path: self._end_path,
             ids.end_parallel: self._close_block,
         }
+        if ids.parallel is not None:
+            self._after[ids.parallel] = self._open_block
 
     def read(self, end: int | None = None) -> Tree:
         """The tree of the tokens before `end` (default: all). What follows decides whether a goal forks, so a text read
@@ -266,6 +267,12 @@ class TreeReader:
             self.tree.malformed.append(i)
             return
         block.state, block.goal = BlockState.GOAL, i
+
+    def _open_block_and_goal(self, i: int) -> None:
+        block = self._block()
+        self._open_block(i)
+        if self._block() is not block:
+            self._open_goal(i)
 
     def _end_goal(self, i: int) -> None:
         block = self._block()

@@ -90,12 +90,13 @@ def _vocabulary(id_of: dict[str, int], dialect: Dialect) -> Vocabulary:
     label = frozenset(id_of[c] for c in "0123456789.:")
     d = dialect
     ids = ControlTokens(
-        *(id_of[t] for t in (d.block_open, d.block_close, d.goal_open, d.fork, d.path_open, d.path_close, d.conclusion_open)),
+        id_of[d.block_open] if d.block_open else None,
+        *(id_of[t] for t in (d.block_close or d.conclusion_close, d.goal_open, d.fork, d.path_open, d.path_close, d.conclusion_open)),
         id_of[d.separator], label, frozenset([id_of[":"]]),
     )  # fmt: skip
     token_bytes = tuple(name.encode("utf-8", "surrogatepass") for name in id_of)
     added = frozenset(id_of[t] for t in d.control_tokens)
-    return Vocabulary(ids, id_of[d.outline_open], id_of[d.outline_close], id_of[d.conclusion_close], token_bytes, added)
+    return Vocabulary(ids, id_of[d.outline_open], id_of[d.outline_close], id_of[d.conclusion_close], token_bytes, added, d.max_depth)
 
 
 def path_texts(text: str, reading: Reading, starts: list[int]) -> list[list[str]]:

@@ -14,6 +14,8 @@ struct TokenField {
   bool required;
 };
 
+constexpr std::int64_t kGreatestDepth = 1000;
+
 constexpr TokenField kTokens[] = {
     {"block_open", &Dialect::block_open, false},
     {"block_close", &Dialect::block_close, false},
@@ -54,6 +56,24 @@ Error file_error(const std::string& file, const std::string& what) {
   return invalid_argument("dialect file " + file + ": " + what, "dialect");
 }
 
+// What stands beside the tokens.
+std::optional<Error> check_keys(const std::string& file, const nlohmann::json& json) {
+  for (const auto& [key, value] : json.items()) {
+    if (key == "tokens") continue;
+    if (key == "name" || key == "separator") {
+      if (!value.is_string()) return file_error(file, key + " is not a string");
+    } else if (key == "max_depth") {
+      const std::int64_t depth = value.is_number_integer() ? value.get<std::int64_t>() : 0;
+      if (depth >= 1 && depth <= kGreatestDepth) continue;
+      return file_error(file,
+                        concat("max_depth is ", value.dump(), "; it takes a whole number from 1 to ", kGreatestDepth));
+    } else {
+      return file_error(file, "unknown key \"" + key + "\"; known: name, tokens, separator, max_depth");
+    }
+  }
+  return std::nullopt;
+}
+
 }  // namespace
 
 std::vector<std::int32_t> Dialect::path_header(std::string_view label) const {
@@ -90,8 +110,10 @@ Result<Dialect> Dialect::load(const std::string& file, const TokenSource& tokens
   if (!json.is_object() || !json.contains("tokens") || !json["tokens"].is_object()) {
     return file_error(file, "is not a JSON object with an object \"tokens\"");
   }
+  if (std::optional<Error> wrong = check_keys(file, json)) return *std::move(wrong);
   Dialect dialect;
   dialect.name = json.value("name", std::filesystem::path(file).stem().string());
+  dialect.max_depth = json.value("max_depth", dialect.max_depth);
   for (const auto& [key, value] : json["tokens"].items()) {
     const auto* known = std::find_if(std::begin(kTokens), std::end(kTokens),
                                      [&key = key](const TokenField& field) { return key == field.name; });
@@ -101,6 +123,9 @@ Result<Dialect> Dialect::load(const std::string& file, const TokenSource& tokens
     if (!id) return file_error(file, "the tokenizer has no token \"" + value.get<std::string>() + "\" (" + key + ")");
     dialect.*(known->id) = *id;
     dialect.control_tokens.push_back(*id);
+  }
+  if (dialect.block_close < 0 && dialect.conclusion_close < 0) {
+    return file_error(file, "tokens.block_close and tokens.conclusion_close are missing; one of them closes a block");
   }
   for (const TokenField& field : kTokens) {
     if (field.required && dialect.*(field.id) < 0) {

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.exactness.models import ARCHITECTURES, TINY, write_model
+from tests.exactness.models import ARCHITECTURES, NPR, TINY, write_model, write_npr_tokenizer
 from multiverse.labels import LabelRule, Vocabulary, may_fork_for
 
 
@@ -33,6 +33,8 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory, seed: int, rule: Label
     """Model directories by name: the random ones, and the trained one where its weights are."""
     directory = tmp_path_factory.mktemp("checkpoints")
     found = {a.name: write_model(a, directory, seed + n) for n, a in enumerate(ARCHITECTURES)}
+    qwen3 = next(a for a in ARCHITECTURES if a.name == "qwen3")
+    found[NPR] = write_model(qwen3, directory, seed + 10, write_npr_tokenizer(directory), NPR)
     if any(TINY.glob("*.safetensors")):
         found["multiverse-tiny"] = TINY
     return found

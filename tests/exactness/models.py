@@ -22,6 +22,7 @@ TINY = ROOT / "models" / "multiverse-tiny"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
 
 CONTEXT = 4096  # positions
+NPR = "qwen3-npr"  # the name of the checkpoint that speaks NPR's dialect
 LLAMA3_SCALING = {
     "rope_type": "llama3",
     "factor": 8.0,
@@ -96,6 +97,34 @@ ARCHITECTURES = (
 )
 
 
+# What the test models' tokenizer calls its control tokens in NPR's dialect. NPR has no token for the first two.
+NPR_NAMES = {
+    "<Parallel>": "<unused1>",
+    "</Parallel>": "<unused2>",
+    "<Goal>": "<guideline>",
+    "</Goal>": "</guideline>",
+    "<Outline>": "<plan>",
+    "</Outline>": "</plan>",
+    "<Path>": "<step>",
+    "</Path>": "</step>",
+    "<Conclusion>": "<takeaway>",
+    "</Conclusion>": "</takeaway>",
+}
+
+
+def write_npr_tokenizer(directory: Path) -> Path:
+    """The test models' tokenizer with NPR's control tokens in the place of Multiverse's, in DIRECTORY/npr-tokenizer."""
+    target = directory / "npr-tokenizer"
+    target.mkdir()
+    for name in (*TOKENIZER_FILES, "config.json"):
+        if (TINY / name).exists():
+            text = (TINY / name).read_text(encoding="utf-8")
+            for old, new in NPR_NAMES.items():
+                text = text.replace(f'"{old}"', f'"{new}"')
+            (target / name).write_text(text, encoding="utf-8")
+    return target
+
+
 def draw_weights(model: PreTrainedModel, seed: int) -> None:
     """Every weight anew, biases and norms too (transformers leaves those at 0 and 1, where they would test nothing)."""
     generator = torch.Generator().manual_seed(seed)
@@ -112,9 +141,11 @@ def draw_weights(model: PreTrainedModel, seed: int) -> None:
         weight.data.copy_(noise)
 
 
-def write_model(architecture: Architecture, directory: Path, seed: int, tokenizer_dir: Path = TINY) -> Path:
-    """A checkpoint in float32 with the tokenizer's files beside it, in DIRECTORY/NAME."""
-    target = directory / architecture.name
+def write_model(
+    architecture: Architecture, directory: Path, seed: int, tokenizer_dir: Path = TINY, name: str = ""
+) -> Path:
+    """A checkpoint in float32 with the tokenizer's files beside it, in DIRECTORY/NAME (default: the architecture's)."""
+    target = directory / (name or architecture.name)
     target.mkdir(parents=True, exist_ok=True)
     tokenizer_config = json.loads((tokenizer_dir / "config.json").read_text())
     model = architecture.build(tokenizer_config["vocab_size"])
@@ -122,9 +153,9 @@ def write_model(architecture: Architecture, directory: Path, seed: int, tokenize
     model.config.eos_token_id = tokenizer_config["eos_token_id"]
     model.config.bos_token_id = None
     model.save_pretrained(target, max_shard_size=architecture.shard_size)
-    for name in TOKENIZER_FILES:
-        if (tokenizer_dir / name).exists():
-            shutil.copyfile(tokenizer_dir / name, target / name)
+    for file in TOKENIZER_FILES:
+        if (tokenizer_dir / file).exists():
+            shutil.copyfile(tokenizer_dir / file, target / file)
     if architecture.published_config:
         _publish_rope(target / "config.json")
     return target

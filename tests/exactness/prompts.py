@@ -15,7 +15,7 @@ PARALLEL_WORDING = " Think step by step and in parallel before answering."
 def goal_prompt(vocabulary: Vocabulary, seed: int, labels: int) -> list[int]:
     """Ends with a goal of so many labels: the next thing that happens is the fork."""
     ids, writer = vocabulary.ids, TreeWriter(vocabulary, random.Random(seed))
-    tokens = [*writer.ordinary(5), ids.parallel, ids.newline, ids.goal, ids.newline]
+    tokens = [*writer.ordinary(5), *writer.opening(), ids.goal, ids.newline]
     for n in range(labels):
         tokens += [vocabulary.outline, *writer.label(str(n + 1)), *writer.ordinary(2), vocabulary.end_outline]
     return [*tokens, ids.newline, ids.end_goal]

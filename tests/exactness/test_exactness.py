@@ -18,11 +18,12 @@ import torch
 from tests.exactness.checks import Schedules, compare_generated, compare_prompts, usage_faults
 from tests.exactness.client import Client, Generated
 from tests.exactness.judge import Judge
-from tests.exactness.models import ARCHITECTURES, ROOT
+from tests.exactness.models import ARCHITECTURES, NPR, ROOT
 from tests.exactness.prompts import goal_prompt, questions
 from tests.exactness.server import BINARY, running_server
 from tests.exactness.texts import Text, random_texts, recorded_texts
-from multiverse.labels import LabelRule
+from multiverse.dialect import Dialect
+from multiverse.labels import LabelRule, Vocabulary, may_fork_for
 from multiverse.structure import trees
 
 TRAINED = "multiverse-tiny"
@@ -51,9 +52,11 @@ def model_dir(checkpoints: dict[str, Path], name: str) -> Path:
     return checkpoints[name]
 
 
-@pytest.fixture(scope="module", params=[*RANDOM, TRAINED])
+@pytest.fixture(scope="module", params=[*RANDOM, NPR, TRAINED])
 def served(request: pytest.FixtureRequest, checkpoints: dict[str, Path], rule: LabelRule) -> Iterator[Served]:
     directory = model_dir(checkpoints, request.param)
+    if request.param == NPR:
+        rule = may_fork_for(Vocabulary.load(directory / "tokenizer.json", Dialect.load("npr")))
     with running_server(directory) as client:
         # In float64: the judge's own rounding in float32 (up to 9e-5 with the trained model) is not the server's.
         yield Served(request.param, client, Judge(directory, torch.float64), rule)
@@ -63,6 +66,9 @@ def texts_for(name: str, rule: LabelRule, seed: int) -> Iterator[Text]:
     """Each random model gets random trees of its own and every third recorded answer that has structure."""
     if name == TRAINED:
         yield from random_texts(rule.vocabulary, seed + 1, TRAINED_TEXTS)
+        return
+    if name == NPR:  # the recorded answers are Multiverse's
+        yield from random_texts(rule.vocabulary, seed + 70, TEXTS // 2)
         return
     turn = RANDOM.index(name)
     yield from random_texts(rule.vocabulary, seed + 10 * (turn + 1), TEXTS)

@@ -55,8 +55,10 @@ class TreeWriter:
         self._digit = {c: of_bytes[c.encode()] for c in "0123456789.:"}
         reserved = {*vocabulary.added, vocabulary.ids.newline}
         self._ordinary = [id for id, name in enumerate(vocabulary.token_bytes) if name and id not in reserved]
+        opener = [] if self._ids.parallel is None else [self._ids.parallel]
         self._controls = [
-            *(self._ids.parallel, self._ids.end_parallel, self._ids.goal, self._ids.end_goal, self._ids.path),
+            *opener,
+            *(self._ids.end_parallel, self._ids.goal, self._ids.end_goal, self._ids.path),
             *(self._ids.end_path, self._ids.conclusion, vocabulary.end_conclusion, vocabulary.outline),
         ]
 
@@ -65,6 +67,14 @@ class TreeWriter:
 
     def label(self, label: str) -> list[int]:
         return [self._digit[c] for c in label + ":"]
+
+    def opening(self) -> list[int]:
+        """What opens a block before its goal."""
+        return [] if self._ids.parallel is None else [self._ids.parallel, self._ids.newline]
+
+    def _closing(self) -> list[int]:
+        closed = self._ids.end_parallel == self._vocabulary.end_conclusion
+        return [] if closed else [self._ids.newline, self._ids.end_parallel]
 
     def tree(self, shape: Shape) -> list[int]:
         """Plain text around one to three blocks."""
@@ -93,7 +103,7 @@ class TreeWriter:
         labels = [f"{parent}{n + 1}" for n in range(self._rng.randint(*shape.width))]
         labels = [self._rng.choice(labels) if self._chance(shape.repeated_labels) else label for label in labels]
         ids, newline = self._ids, self._ids.newline
-        tokens = [ids.parallel, newline, ids.goal, newline]
+        tokens = [*self.opening(), ids.goal, newline]
         for label in labels:
             outline = [newline, *self.label(label), *self.ordinary(self._rng.randint(0, 3)), newline]
             tokens += [self._vocabulary.outline, *outline, self._vocabulary.end_outline, newline]
@@ -103,7 +113,7 @@ class TreeWriter:
             tokens += [ids.path, *header, *self._path_body(shape, label, depth), ids.end_path, *self._separator(shape)]
             if self._chance(shape.interlopers):
                 tokens += self.ordinary(self._rng.randint(1, 3))
-        end = [self._vocabulary.end_conclusion, newline, ids.end_parallel]
+        end = [self._vocabulary.end_conclusion, *self._closing()]
         return [*tokens, ids.conclusion, *self._separator(shape), *self._run(shape), *end, *self._separator(shape)]
 
     def _path_body(self, shape: Shape, label: str, depth: int) -> list[int]:

@@ -1,5 +1,6 @@
 // Reads texts as token ids of the tests' small vocabulary and writes what read_structure() makes of them, for the
-// oracle in Python to judge. A line in: max_paths, max_depth, prompt tokens, then the ids. A line out: JSON.
+// oracle in Python to judge. A line in: 1 for the flat dialect, max_paths, max_depth, prompt tokens, then the ids. A
+// line out: JSON.
 #include <iostream>
 #include <sstream>
 #include <string>
@@ -36,8 +37,9 @@ std::string visibility(const Structure& structure, std::size_t tokens) {
   return out + "]";
 }
 
-std::string describe(const std::vector<std::int32_t>& tokens, const StructureLimits& limits, std::int32_t prompt) {
-  const Structure structure = read_structure(tokens, fake_dialect(), limits, prompt);
+std::string describe(const std::vector<std::int32_t>& tokens, const Dialect& dialect, const StructureLimits& limits,
+                     std::int32_t prompt) {
+  const Structure structure = read_structure(tokens, dialect, limits, prompt);
   std::vector<std::int32_t> positions;
   for (const TextSegment& segment : structure.segments) {
     for (std::int32_t i = segment.begin; i < segment.end; ++i)
@@ -58,14 +60,16 @@ std::string describe(const std::vector<std::int32_t>& tokens, const StructureLim
 
 int main() {
   using namespace multiverse;
+  const Dialect dialects[] = {testing::fake_dialect(), testing::flat_dialect()};
   for (std::string line; std::getline(std::cin, line);) {
     std::istringstream in(line);
     StructureLimits limits;
     std::int32_t prompt = 0;
-    in >> limits.max_paths >> limits.max_depth >> prompt;
+    int flat = 0;
+    in >> flat >> limits.max_paths >> limits.max_depth >> prompt;
     limits.max_total_paths = 1 << 20;
     std::vector<std::int32_t> tokens;
     for (std::int32_t token = 0; in >> token;) tokens.push_back(token);
-    std::cout << testing::describe(tokens, limits, prompt) << "\n";
+    std::cout << testing::describe(tokens, dialects[flat != 0 ? 1 : 0], limits, prompt) << "\n";
   }
 }
