@@ -3,8 +3,9 @@
 # several sources of a module as one (half the time): names in its anonymous namespaces must differ.
 
 add_library(multiverse_options INTERFACE)
-target_compile_options(multiverse_options INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion
-  -Wnon-virtual-dtor -Woverloaded-virtual -Werror)
+set(warnings -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion -Wnon-virtual-dtor -Woverloaded-virtual
+  -Werror)
+target_compile_options(multiverse_options INTERFACE "$<$<COMPILE_LANGUAGE:CXX>:${warnings}>")
 target_include_directories(multiverse_options INTERFACE ${PROJECT_SOURCE_DIR}/include)
 if(MULTIVERSE_SANITIZE)
   target_compile_options(multiverse_options INTERFACE -fsanitize=${MULTIVERSE_SANITIZE} -fno-omit-frame-pointer)

@@ -26,6 +26,9 @@ keys and values, shared ones once) at the rate at which this machine reads so ma
 rate that it reaches. Without --rows, a table of cases.
 
   --model DIR      default: the model that ships
+  --shape 0.5b|7b|32b   random weights of a Qwen2.5 size, on cuda:0
+  --all            with shapes: the cases of docs/performance.md for --shape, or for all three
+  --device cpu|cuda:N
   --rows N         branches that decode at once
   --context N      tokens that each sees
   --shared         all rows are paths of one fork over the same context (default: a request each)
@@ -36,14 +39,45 @@ rate that it reaches. Without --rows, a table of cases.
 
 struct Options {
   TorchExecutorOptions executor;
+  std::string shape;
   std::int32_t rows = 0, context = 512, steps = 100;
-  bool shared = false;
+  bool shared = false, all = false;
 };
 
 struct Case {
   std::int32_t rows = 1, context = 512;
   bool shared = false;
 };
+
+// What GPUs are measured with: sizes of models, and for each the work that docs/performance.md compares.
+struct Shape {
+  const char* name;
+  std::vector<Case> cases;
+};
+const std::vector<Shape>& shapes() {
+  static const std::vector<Shape> all = {{"0.5b", {{1, 1000, false}, {64, 512, false}, {64, 8000, true}}},
+                                         {"7b",
+                                          {{1, 1000, false},
+                                           {16, 512, false},
+                                           {64, 512, false},
+                                           {128, 512, false},
+                                           {1, 8000, true},
+                                           {8, 8000, true},
+                                           {32, 8000, true},
+                                           {64, 8000, true}}},
+                                         {"32b",
+                                          {{1, 1000, false},
+                                           {16, 512, false},
+                                           {64, 512, false},
+                                           {1, 8000, true},
+                                           {8, 8000, true},
+                                           {32, 8000, true},
+                                           {64, 8000, true}}}};
+  return all;
+}
+
+// Bytes a second that one H100 80GB reads, as measured: the floor's rate for GPUs (docs/performance.md).
+constexpr double kGpuReadRate = 3.05e12;
 
 Result<Options> parse(std::span<const std::string_view> args) {
   Options options;
@@ -54,6 +88,10 @@ Result<Options> parse(std::span<const std::string_view> args) {
       options.shared = true;
       continue;
     }
+    if (name == "--all") {
+      options.all = true;
+      continue;
+    }
     if (i + 1 == args.size()) return invalid_argument(concat(name, " is unknown or needs a value; see --help"));
     const std::string value(args[++i]);
     const auto number = [&value] {
@@ -61,6 +99,10 @@ Result<Options> parse(std::span<const std::string_view> args) {
     };
     if (name == "--model") {
       options.executor.model_dir = value;
+    } else if (name == "--shape") {
+      options.shape = value;
+    } else if (name == "--device") {
+      options.executor.device = value;
     } else if (name == "--dtype") {
       options.executor.dtype = value;
     } else if (name == "--rows") {
@@ -165,6 +207,7 @@ std::vector<TokenId> forking_prompt(std::int32_t context, std::int32_t paths, co
 
 class DecodeBench {
  public:
+  // flop_rate: of the CPU, for its floor; 0 on a GPU, whose floor is that of reading.
   DecodeBench(Executor& executor, const Dialect* dialect, ModelConfig model, double flop_rate)
       : executor_(executor), dialect_(dialect), model_(std::move(model)), flop_rate_(flop_rate) {}
 
@@ -215,9 +258,14 @@ class DecodeBench {
     const ExecutorInfo& info = executor_.info();
     const double token_bytes = static_cast<double>(info.kv_bytes) / (static_cast<double>(info.num_pages) * kPageTokens);
     const double contexts = measured.shared ? 1.0 : measured.rows;
-    const double bytes = static_cast<double>(info.weight_bytes) + token_bytes * contexts * measured.context;
-    const double read = bytes / measure_read_rate(bytes) * 1e3;
-    const double multiply = measured.rows * row_flops(model_, measured.context) / flop_rate_ * 1e3;
+    const bool gpu = flop_rate_ <= 0.0;
+    // A step reads of an embedding of its own only its rows'.
+    const double embedding =
+        model_.tie_word_embeddings ? 0.0 : 2.0 * static_cast<double>(model_.vocab_size * model_.hidden_size);
+    const double bytes =
+        static_cast<double>(info.weight_bytes) - (gpu ? embedding : 0.0) + token_bytes * contexts * measured.context;
+    const double read = bytes / (gpu ? kGpuReadRate : measure_read_rate(bytes)) * 1e3;
+    const double multiply = gpu ? 0.0 : measured.rows * row_flops(model_, measured.context) / flop_rate_ * 1e3;
     const double floor = std::max(read, multiply);
     std::printf(
         "%5d x %-5d %-7s %8.3f ms a step %7.0f tokens/s   floor %6.3f ms (read %.1f MB %.3f, multiply %.3f)  x %.2f\n",
@@ -245,29 +293,53 @@ class DecodeBench {
   const double flop_rate_;
 };
 
-Status bench(const Options& options) {
+// The tokenizer is that of the shipped model where the measured one has none.
+Status bench_model(const Options& options, const std::string& texts_dir, const std::vector<Case>& cases) {
   Result<std::unique_ptr<Executor>> executor = make_torch_executor(options.executor);
   if (!executor.ok()) return executor.error();
-  Result<std::shared_ptr<const Tokenizer>> tokenizer = Tokenizer::load(options.executor.model_dir);
+  Result<std::shared_ptr<const Tokenizer>> tokenizer = Tokenizer::load(texts_dir);
   if (!tokenizer.ok()) return tokenizer.error();
   Result<std::optional<Dialect>> dialect = load_dialect("auto", *tokenizer.value());
   if (!dialect.ok()) return dialect.error();
   Result<ModelConfig> model = ModelConfig::load(options.executor.model_dir);
   if (!model.ok()) return model.error();
-  const double flop_rate = measure_flop_rate();
-  std::printf("weights %.1f MB, KV pool %.1f MB; measured ceiling %.0f GFLOP/s\n",
+  const double flop_rate = options.executor.device == "cpu" ? measure_flop_rate() : 0.0;
+  std::printf("%s: weights %.1f MB, KV pool %.1f MB\n", options.executor.model_dir.c_str(),
               static_cast<double>(executor.value()->info().weight_bytes) / 1e6,
-              static_cast<double>(executor.value()->info().kv_bytes) / 1e6, flop_rate / 1e9);
+              static_cast<double>(executor.value()->info().kv_bytes) / 1e6);
+  if (flop_rate > 0.0) std::printf("measured ceiling %.0f GFLOP/s\n", flop_rate / 1e9);
   DecodeBench decode(*executor.value(), dialect.value() ? &*dialect.value() : nullptr, model.value(), flop_rate);
-  std::vector<Case> cases = {{1, 512, false},  {16, 512, false}, {64, 512, false},
-                             {1, 3900, false}, {8, 3900, true},  {32, 3900, true}};
-  if (options.rows > 0) cases = {{options.rows, options.context, options.shared}};
   for (const Case& wanted : cases) {
     const Result<double> milliseconds = decode.run(wanted, options.steps);
     if (!milliseconds.ok()) return milliseconds.error();
     decode.print(wanted, milliseconds.value());
+    std::fflush(stdout);
   }
   return ok_status();
+}
+
+Status bench_shapes(Options options) {
+  options.executor.random_weights = true;
+  if (options.executor.device == "cpu") options.executor.device = "cuda:0";
+  bool known = options.shape.empty();
+  for (const Shape& shape : shapes()) {
+    if (!options.shape.empty() && options.shape != shape.name) continue;
+    known = true;
+    options.executor.model_dir = concat(checkout_dir(), "/configs/shapes/", shape.name);
+    const std::vector<Case> one = {{options.rows, options.context, options.shared}};
+    Status done = bench_model(options, shipped_model_dir(), options.rows > 0 ? one : shape.cases);
+    if (!done.ok()) return done;
+  }
+  if (!known) return invalid_argument(concat("shape is '", options.shape, "'; known: 0.5b, 7b, 32b"), "shape");
+  return ok_status();
+}
+
+Status bench(const Options& options) {
+  if (options.all || !options.shape.empty()) return bench_shapes(options);
+  std::vector<Case> cases = {{1, 512, false},  {16, 512, false}, {64, 512, false},
+                             {1, 3900, false}, {8, 3900, true},  {32, 3900, true}};
+  if (options.rows > 0) cases = {{options.rows, options.context, options.shared}};
+  return bench_model(options, options.executor.model_dir, cases);
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include "multiverse/kernels/elementwise.h"
 #include "multiverse/kernels/linear.h"
 
+#include "model/model_type.h"
 #include "model/plan_check.h"
 
 namespace multiverse {
@@ -17,12 +18,6 @@ namespace {
 constexpr std::int64_t kLogitBlockBytes = std::int64_t{32} << 20;
 // Rows of a task between the linear layers; fewer rows than this are not worth waking a thread.
 constexpr std::int64_t kRowsPerTask = 8;
-
-std::string model_type(const std::string& architecture) {
-  if (architecture == "Qwen2ForCausalLM") return "qwen2";
-  if (architecture == "Qwen3ForCausalLM") return "qwen3";
-  return "llama";
-}
 
 template <class T>
 void grow(std::vector<T>& buffer, std::int64_t size) {

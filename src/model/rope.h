@@ -18,6 +18,8 @@ class Rope {
   // part of what the model learned.
   void angles(std::int32_t position, float* cosine, float* sine) const;
 
+  const std::vector<float>& frequencies() const { return frequencies_; }
+
  private:
   std::vector<float> frequencies_;
 };

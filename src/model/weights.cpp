@@ -1,112 +1,12 @@
 #include "model/weights.h"
 
 #include <algorithm>
-#include <cmath>
-#include <cstring>
-#include <set>
-
-#include "multiverse/kernels/philox.h"
 
 #include "model/safetensors.h"
+#include "model/weight_source.h"
 
 namespace multiverse {
 namespace {
-
-using Shape = std::vector<std::int64_t>;
-
-std::string to_text(const Shape& shape) {
-  std::string out = "[";
-  for (std::size_t i = 0; i < shape.size(); ++i) out += (i > 0 ? ", " : "") + std::to_string(shape[i]);
-  return out + "]";
-}
-
-// Where the values of tensors come from.
-class WeightSource {
- public:
-  virtual ~WeightSource() = default;
-  // Whether the tensor is there with this shape.
-  virtual Status require(const std::string& name, const Shape& shape) = 0;
-  // Elements [begin, begin + count) of a tensor that require() accepted.
-  virtual void read(const std::string& name, std::int64_t begin, std::int64_t count, float* out) const = 0;
-};
-
-class FileSource final : public WeightSource {
- public:
-  FileSource(const Safetensors& files, std::string model_dir) : files_(files), model_dir_(std::move(model_dir)) {}
-
-  Status require(const std::string& name, const Shape& shape) override {
-    used_.insert(name);
-    const TensorView* view = files_.find(name);
-    if (view == nullptr) return invalid_argument(concat(model_dir_, ": the tensor ", name, " is missing"), "model");
-    if (view->shape != shape) {
-      return invalid_argument(concat(view->file, ": the tensor ", name, " has the shape ", to_text(view->shape),
-                                     "; config.json makes it ", to_text(shape)),
-                              "model");
-    }
-    if (view->type == TensorType::kOther) {
-      return invalid_argument(
-          concat(view->file, ": the tensor ", name, " is of type ", view->type_name, "; known: F32, F16, BF16"),
-          "model");
-    }
-    return ok_status();
-  }
-
-  void read(const std::string& name, std::int64_t begin, std::int64_t count, float* out) const override {
-    const TensorView* view = files_.find(name);
-    CHECK(view != nullptr, "read of the tensor ", name, ", which was not required");
-    view->read(begin, count, out);
-  }
-
-  // Tensors that nothing asked for, but for those known to be harmless: what older checkpoints keep of the rotary
-  // embedding, and a copy of a shared output layer.
-  Status refuse_extra(const ModelConfig& config) const {
-    for (const auto& [name, view] : files_.tensors()) {
-      constexpr std::string_view kRotary = ".rotary_emb.inv_freq";
-      const bool rotary = name.size() > kRotary.size() && name.ends_with(kRotary);
-      if (used_.contains(name) || rotary || (config.tie_word_embeddings && name == "lm_head.weight")) continue;
-      return invalid_argument(concat(view.file, ": the tensor ", name, " has no place in ", config.architecture,
-                                     " as config.json describes it"),
-                              "model");
-    }
-    return ok_status();
-  }
-
- private:
-  const Safetensors& files_;
-  std::string model_dir_;
-  std::set<std::string, std::less<>> used_;
-};
-
-// Slices of one table of normal numbers, begun at a place that the tensor's name and row decide.
-class RandomSource final : public WeightSource {
- public:
-  RandomSource() : table_(kTable) {
-    for (std::uint32_t i = 0; i < kTable; ++i) {  // Box and Muller
-      const double radius = std::sqrt(-2.0 * std::log(kernels::philox_uniform(kSeed, 0, 0, i)));
-      const double angle = 6.283185307179586 * kernels::philox_uniform(kSeed, 0, 1, i);
-      table_[i] = static_cast<float>(0.02 * radius * std::cos(angle));
-    }
-  }
-
-  Status require(const std::string&, const Shape&) override { return ok_status(); }
-
-  void read(const std::string& name, std::int64_t begin, std::int64_t count, float* out) const override {
-    if (name.ends_with("norm.weight")) {
-      std::fill_n(out, count, 1.0F);
-      return;
-    }
-    std::uint64_t hash = 0xCBF29CE484222325U;  // FNV-1a
-    for (const char c : name) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001B3U;
-    hash = (hash ^ static_cast<std::uint64_t>(begin)) * 0x9E3779B97F4A7C15U;
-    std::uint64_t place = hash >> 32;
-    for (std::int64_t i = 0; i < count; ++i, ++place) out[i] = table_[place % kTable];
-  }
-
- private:
-  static constexpr std::uint32_t kTable = 1U << 16;
-  static constexpr std::uint64_t kSeed = 20250611;
-  std::vector<float> table_;
-};
 
 // Part of a fused matrix: rows [0, rows) of the tensor `name` become the outputs place(row).
 struct MatrixPart {
@@ -226,7 +126,7 @@ class Loader {
     source_.read(name, 0, size, out.data());
   }
 
-  void require(const std::string& name, const Shape& shape) {
+  void require(const std::string& name, const std::vector<std::int64_t>& shape) {
     if (error_) return;
     if (const Status status = source_.require(name, shape); !status.ok()) error_ = status.error();
   }

@@ -198,8 +198,10 @@ TEST_F(ExecutorTest, SamplesOfOneRowShareItsLogits) {
 }
 
 TEST_F(ExecutorTest, RefusesBadOptions) {
-  options_.device = "cuda:0";
-  expect_refused({"cuda:0", "cpu"});
+  options_.device = "cuda:99";  // not there, or not built in
+  expect_refused({"cuda:99"});
+  options_.device = "cuda:x";
+  expect_refused({"cuda:x", "cpu, cuda:N"});
   options_.device = "tpu";
   expect_refused({"tpu", "cpu, cuda:N"});
   options_.device = "cpu";

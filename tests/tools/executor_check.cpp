@@ -1,5 +1,6 @@
 // Drives an executor from outside: reads step plans as JSON lines, prints their results as JSON lines.
-//   executor_check MODEL_DIR [--dtype D] [--threads N] [--kv-bytes N] [--max-rows N] [--random]
+//   executor_check MODEL_DIR [--dtype D] [--threads N] [--kv-bytes N] [--max-rows N] [--random] [--device D]
+//                [--deterministic]
 // A plan: {"rows": [[token, position, page, offset], …], "pages": […],
 //          "items": [[first_page, num_tokens, row_begin, row_end, causal], …],
 //          "samples": [{"row", "given", "top_logprobs", "temperature", "top_k", "top_p", "min_p", "repetition_penalty",
@@ -120,6 +121,10 @@ int main(int argc, char** argv) {
       options.kv_cache_bytes = std::stoll(value());
     } else if (argument == "--max-rows") {
       options.max_rows = std::stoi(value());
+    } else if (argument == "--device") {
+      options.device = value();
+    } else if (argument == "--deterministic") {
+      options.deterministic = true;
     } else if (argument == "--random") {
       options.random_weights = true;
     } else {
@@ -127,7 +132,8 @@ int main(int argc, char** argv) {
     }
   }
   if (options.model_dir.empty()) {
-    std::cerr << "usage: executor_check MODEL_DIR [--dtype D] [--threads N] [--kv-bytes N] [--max-rows N] [--random]\n";
+    std::cerr << "usage: executor_check MODEL_DIR [--dtype D] [--threads N] [--kv-bytes N] [--max-rows N] [--random] "
+                 "[--device D] [--deterministic]\n";
     return 2;
   }
   return run(options);

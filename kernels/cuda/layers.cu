@@ -1,0 +1,205 @@
+#include <cstdint>
+
+#include "multiverse/kernels/cuda/layers.h"
+
+#include "device.h"
+
+namespace multiverse::kernels::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kWarps = kThreads / 32;
+
+// Σ over the block's threads, the same bits in all of them. Ends in a barrier's shadow: `shared` may not be reused
+// without one.
+__device__ __forceinline__ float sum_block(float value, float (&shared)[kWarps]) {
+  for (int mask = 16; mask > 0; mask /= 2) value += exchange(value, mask);
+  if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = value;
+  sync_block();
+  float total = 0.0F;
+  for (int warp = 0; warp < kWarps; ++warp) total += shared[warp];
+  return total;
+}
+
+__global__ void __launch_bounds__(kThreads) embed_rows(EmbedArgs args) {
+  let_next_start();
+  wait_for_previous();
+  const std::int64_t row = blockIdx.x;
+  const Bf16* from = args.embedding + args.tokens[row] * std::int64_t{args.hidden_size};
+  for (int i = threadIdx.x; i < args.hidden_size; i += kThreads) {
+    args.hidden[row * args.hidden_size + i] = from_bf16(from[i]);
+  }
+  const int half = args.head_dim / 2;
+  for (int i = threadIdx.x; i < half; i += kThreads) {
+    // A float32 product, as in training: at long positions its rounding is part of what the model learned.
+    const float angle = static_cast<float>(args.positions[row]) * args.frequencies[i];
+    float sine, cosine;
+    sincosf(angle, &sine, &cosine);
+    args.angles[row * args.head_dim + i] = cosine;
+    args.angles[row * args.head_dim + half + i] = sine;
+  }
+}
+
+__global__ void __launch_bounds__(kThreads) norm_rows(NormArgs args) {
+  let_next_start();
+  wait_for_previous();
+  const std::int64_t size = args.hidden_size;
+  const std::int64_t row = args.gather != nullptr ? args.gather[blockIdx.x] : static_cast<std::int64_t>(blockIdx.x);
+  float* hidden = args.hidden + row * size;
+  const Bf16* delta = args.delta != nullptr ? args.delta + row * size : nullptr;
+  const auto at = [&](int i) {
+    float2 x = *reinterpret_cast<const float2*>(hidden + i);
+    if (delta != nullptr) {
+      const unsigned more = *reinterpret_cast<const unsigned*>(delta + i);
+      x.x += from_bf16(more & 0xFFFFU);
+      x.y += from_bf16(more >> 16);
+    }
+    return x;
+  };
+  const bool writes_hidden = delta != nullptr && args.gather == nullptr;
+  float squares = 0.0F;
+  for (int i = 2 * threadIdx.x; i < size; i += 2 * kThreads) {
+    const float2 x = at(i);
+    squares += x.x * x.x + x.y * x.y;
+  }
+  __shared__ float shared[kWarps];
+  const float scale = rsqrtf(sum_block(squares, shared) / static_cast<float>(size) + args.eps);
+  for (int i = 2 * threadIdx.x; i < size; i += 2 * kThreads) {
+    const float2 x = at(i);
+    if (writes_hidden) *reinterpret_cast<float2*>(hidden + i) = x;
+    *reinterpret_cast<unsigned*>(args.out + blockIdx.x * size + i) =
+        pack_bf16(x.x * scale * args.weight[i], x.y * scale * args.weight[i + 1]);
+  }
+}
+
+// A warp for each (row, head); lane l holds the pairs l, l + 32, …
+__global__ void __launch_bounds__(kThreads) split_qkv_heads(QkvArgs args) {
+  let_next_start();
+  wait_for_previous();
+  constexpr int kMaxPairs = 4;
+  const int lane = threadIdx.x % 32;
+  const int heads = args.num_heads + 2 * args.num_kv_heads, half = args.head_dim / 2;
+  const int index = blockIdx.x * kWarps + threadIdx.x / 32;
+  const int row = index / heads, head = index % heads;
+  if (row >= args.rows) return;
+  const bool is_query = head < args.num_heads, is_value = head >= args.num_heads + args.num_kv_heads;
+  const Bf16* from = args.qkv + std::int64_t{index} * args.head_dim;
+  float low[kMaxPairs], high[kMaxPairs];
+  float squares = 0.0F;
+#pragma unroll
+  for (int p = 0; p < kMaxPairs; ++p) {
+    const int i = lane + 32 * p;
+    if (i >= half) continue;
+    low[p] = from_bf16(from[i]);
+    high[p] = from_bf16(from[i + half]);
+    if (args.bias != nullptr) {
+      low[p] += args.bias[head * args.head_dim + i];
+      high[p] += args.bias[head * args.head_dim + half + i];
+    }
+    squares += low[p] * low[p] + high[p] * high[p];
+  }
+  const float* weight = is_query ? args.q_norm : args.k_norm;
+  if (weight != nullptr && !is_value) {
+    for (int mask = 16; mask > 0; mask /= 2) squares += exchange(squares, mask);
+    const float scale = rsqrtf(squares / static_cast<float>(args.head_dim) + args.eps);
+#pragma unroll
+    for (int p = 0; p < kMaxPairs; ++p) {
+      const int i = lane + 32 * p;
+      if (i >= half) continue;
+      low[p] *= scale * weight[i];
+      high[p] *= scale * weight[i + half];
+    }
+  }
+  Bf16* to = args.queries + (std::int64_t{row} * args.num_heads + head) * args.head_dim;
+  if (!is_query) {
+    const int slot = args.slots[row];
+    if (slot < 0) return;
+    const int kv_head = is_value ? head - args.num_heads - args.num_kv_heads : head - args.num_heads;
+    const std::int64_t block = std::int64_t{slot / kPageTokens} * args.num_kv_heads + kv_head;  // of keys and values
+    to = args.kv + ((2 * block + (is_value ? 1 : 0)) * kPageTokens + slot % kPageTokens) * args.head_dim;
+  }
+#pragma unroll
+  for (int p = 0; p < kMaxPairs; ++p) {
+    const int i = lane + 32 * p;
+    if (i >= half) continue;
+    const float cosine = is_value ? 1.0F : args.angles[std::int64_t{row} * args.head_dim + i];
+    const float sine = is_value ? 0.0F : args.angles[std::int64_t{row} * args.head_dim + half + i];
+    to[i] = static_cast<Bf16>(pack_bf16(low[p] * cosine - high[p] * sine, 0.0F));
+    to[i + half] = static_cast<Bf16>(pack_bf16(high[p] * cosine + low[p] * sine, 0.0F));
+  }
+}
+
+__global__ void __launch_bounds__(kThreads) silu_mul_blocks(const Bf16* gate_up, Bf16* out, std::int64_t blocks) {
+  let_next_start();
+  wait_for_previous();
+  const std::int64_t block = blockIdx.x * std::int64_t{kThreads} + threadIdx.x;
+  if (block >= blocks) return;
+  const uint4 gate = *reinterpret_cast<const uint4*>(gate_up + block * 16);
+  const uint4 up = *reinterpret_cast<const uint4*>(gate_up + block * 16 + 8);
+  const auto both = [](unsigned g, unsigned u) {
+    const auto one = [](float x, float y) { return x / (1.0F + exp2_fast(-1.44269504088896341F * x)) * y; };
+    return pack_bf16(one(from_bf16(g & 0xFFFFU), from_bf16(u & 0xFFFFU)), one(from_bf16(g >> 16), from_bf16(u >> 16)));
+  };
+  *reinterpret_cast<uint4*>(out + block * 8) =
+      make_uint4(both(gate.x, up.x), both(gate.y, up.y), both(gate.z, up.z), both(gate.w, up.w));
+}
+
+__global__ void __launch_bounds__(kThreads) add_bias_rows(Bf16* y, const float* bias, int size) {
+  let_next_start();
+  wait_for_previous();
+  Bf16* row = y + static_cast<std::int64_t>(blockIdx.x) * size;
+  for (int i = threadIdx.x; i < size; i += kThreads) {
+    row[i] = static_cast<Bf16>(pack_bf16(from_bf16(row[i]) + bias[i], 0.0F));
+  }
+}
+
+__global__ void __launch_bounds__(kThreads)
+    fill_rows(const float* table, unsigned table_size, const std::uint32_t* places, Bf16* out, int columns) {
+  let_next_start();
+  wait_for_previous();
+  const std::int64_t row = blockIdx.x;
+  for (int i = threadIdx.x; i < columns; i += kThreads) {
+    // The place may wrap around 2³² as table_size divides it.
+    out[row * columns + i] =
+        static_cast<Bf16>(pack_bf16(table[(places[row] + static_cast<std::uint32_t>(i)) % table_size], 0.0F));
+  }
+}
+
+LaunchShape blocks_of(std::int64_t blocks) {
+  LaunchShape shape;
+  shape.blocks_x = static_cast<unsigned>(blocks);
+  shape.threads = kThreads;
+  return shape;
+}
+
+}  // namespace
+
+void embed(const EmbedArgs& args, Stream stream) {
+  launch("embedding", embed_rows, blocks_of(args.rows), stream, args);
+}
+
+void norm(const NormArgs& args, Stream stream) {
+  launch("norm", norm_rows, blocks_of(args.rows), stream, args);
+}
+
+void split_qkv(const QkvArgs& args, Stream stream) {
+  const std::int64_t heads = std::int64_t{args.rows} * (args.num_heads + 2 * args.num_kv_heads);
+  launch("queries, keys, values", split_qkv_heads, blocks_of((heads + kWarps - 1) / kWarps), stream, args);
+}
+
+void silu_mul(const Bf16* gate_up, Bf16* out, std::int32_t rows, std::int32_t inner, Stream stream) {
+  const std::int64_t blocks = std::int64_t{rows} * inner / 8;
+  launch("activation", silu_mul_blocks, blocks_of((blocks + kThreads - 1) / kThreads), stream, gate_up, out, blocks);
+}
+
+void add_bias(Bf16* y, const float* bias, std::int32_t rows, std::int32_t size, Stream stream) {
+  launch("bias", add_bias_rows, blocks_of(rows), stream, y, bias, size);
+}
+
+void fill_from_table(const float* table, std::int32_t table_size, const std::uint32_t* places, Bf16* out,
+                     std::int32_t rows, std::int32_t columns, Stream stream) {
+  launch("random weights", fill_rows, blocks_of(rows), stream, table, static_cast<unsigned>(table_size), places, out,
+         columns);
+}
+
+}  // namespace multiverse::kernels::cuda

@@ -1,0 +1,462 @@
+#include "model/cuda/cuda_executor.h"
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+
+#include "multiverse/base/log.h"
+#include "multiverse/kernels/cuda/layers.h"
+
+#include "model/model_type.h"
+#include "model/plan_check.h"
+#include "model/rope.h"
+
+namespace multiverse {
+namespace {
+
+using kernels::cuda::AttentionPlan;
+using kernels::cuda::Bf16;
+using kernels::cuda::LinearOutput;
+using kernels::cuda::SampleOutcome;
+using kernels::cuda::TokenLogprobOutcome;
+
+// Rows to which a step is padded, for each of which a graph is captured.
+constexpr std::array<std::int32_t, 11> kGraphRows = {1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128};
+constexpr std::int32_t kMaxGraphRows = kGraphRows.back();
+// Rows whose logits are made and used at once, and draws at once.
+constexpr std::int32_t kMaxLogitRows = kMaxGraphRows;
+static_assert(kMaxLogitRows >= kMaxGraphRows);
+
+constexpr std::int64_t kPartBytes = std::int64_t{256} << 20;  // attention's parts
+constexpr std::int64_t kGraphInputs = std::int64_t{4} << 20;  // a step's small arrays; larger steps run without a graph
+constexpr std::int64_t kMargin = std::int64_t{1} << 30;       // left to libraries and graphs
+constexpr std::int64_t kDefaultContexts = 64;
+constexpr int kBlocksPerMultiprocessor = 2;  // of the attention kernel
+
+std::int32_t padded_rows(std::int32_t rows) {
+  const auto* found = std::lower_bound(kGraphRows.begin(), kGraphRows.end(), rows);
+  return found == kGraphRows.end() ? rows : *found;
+}
+
+template <class T>
+T* as(const Device::Memory& memory) {
+  return static_cast<T*>(memory.get());
+}
+
+Status check_model(const ModelConfig& config) {
+  if (config.head_dim != 64 && config.head_dim != 128) {
+    return Error{ErrorCode::kUnsupported,
+                 concat("the model's head_dim is ", config.head_dim, "; on a GPU 64 and 128 are supported"), "model"};
+  }
+  if (config.num_heads / config.num_kv_heads > kernels::cuda::kMaxTileRows) {
+    return Error{ErrorCode::kUnsupported,
+                 concat("the model has ", config.num_heads, " query heads for ", config.num_kv_heads,
+                        " KV heads; at most ", kernels::cuda::kMaxTileRows, " for each are supported"),
+                 "model"};
+  }
+  return ok_status();
+}
+
+}  // namespace
+
+CudaExecutor::CudaExecutor(ModelConfig config, std::unique_ptr<Device> device, DeviceWeights weights,
+                           const TorchExecutorOptions& options)
+    : config_(std::move(config)),
+      device_(std::move(device)),
+      weights_(std::move(weights)),
+      deterministic_(options.deterministic),
+      inputs_(*device_),
+      large_inputs_(*device_) {
+  info_.model_type = model_type(config_.architecture);
+  info_.vocab_size = static_cast<std::int32_t>(config_.vocab_size);
+  info_.max_rows = options.max_rows;
+  info_.max_position = static_cast<std::int32_t>(config_.max_position);
+  info_.weight_bytes = weights_.bytes;
+  shape_ = {static_cast<std::int32_t>(config_.num_heads), static_cast<std::int32_t>(config_.num_kv_heads),
+            static_cast<std::int32_t>(config_.head_dim)};
+  cutting_.group = shape_.num_heads / shape_.num_kv_heads;
+  cutting_.num_kv_heads = shape_.num_kv_heads;
+  cutting_.blocks = kBlocksPerMultiprocessor * device_->multiprocessors();
+  cutting_.max_parts = kPartBytes / (std::int64_t{shape_.num_heads} * (shape_.head_dim + 2) * 4);
+  cutting_.deterministic = deterministic_;
+  allocate_buffers();
+  allocate_pool(options.kv_cache_bytes);
+  capture_graphs();
+}
+
+void CudaExecutor::allocate_buffers() {
+  const std::int64_t rows = std::max(info_.max_rows, padded_rows(info_.max_rows));
+  const std::int64_t hidden = config_.hidden_size, inner = config_.intermediate_size, dim = config_.head_dim;
+  const std::int64_t heads = config_.num_heads, all_heads = heads + 2 * config_.num_kv_heads;
+  constexpr std::int64_t kFloat = sizeof(float), kBf16 = sizeof(Bf16);
+  buffers_.hidden = device_->allocate(rows * hidden * kFloat);
+  buffers_.angles = device_->allocate(rows * dim * kFloat);
+  buffers_.normed = device_->allocate(rows * hidden * kBf16);
+  buffers_.qkv = device_->allocate(rows * all_heads * dim * kBf16);
+  buffers_.queries = device_->allocate(rows * heads * dim * kBf16);
+  buffers_.attention = device_->allocate(rows * heads * dim * kBf16);
+  buffers_.gate_up = device_->allocate(rows * 2 * inner * kBf16);
+  buffers_.inner = device_->allocate(rows * inner * kBf16);
+  buffers_.delta = device_->allocate(rows * hidden * kBf16);
+  buffers_.part_values = device_->allocate(cutting_.max_parts * heads * dim * kFloat);
+  buffers_.part_sums = device_->allocate(cutting_.max_parts * heads * 2 * kFloat);
+  buffers_.logits = device_->allocate(kMaxLogitRows * config_.vocab_size * kFloat);
+  buffers_.work = device_->allocate(kMaxLogitRows * config_.vocab_size * kFloat);
+  inputs_.begin(kGraphInputs);
+
+  const Rope rope(config_);
+  const std::vector<float>& frequencies = rope.frequencies();
+  const auto bytes = static_cast<std::int64_t>(frequencies.size() * sizeof(float));
+  frequencies_ = device_->allocate(bytes);
+  const Device::Memory pinned = device_->allocate_pinned(bytes);
+  std::copy(frequencies.begin(), frequencies.end(), as<float>(pinned));
+  device_->upload(frequencies_.get(), pinned.get(), bytes);
+  device_->synchronize();
+}
+
+void CudaExecutor::allocate_pool(std::int64_t bytes) {
+  const std::int64_t page_bytes = page_elements(shape_) * std::int64_t{sizeof(Bf16)} * config_.num_layers;
+  const std::int64_t available = device_->free_bytes() - kMargin;
+  std::int64_t pages = bytes / page_bytes;
+  if (bytes == 0) {
+    pages = std::min(available / page_bytes, kDefaultContexts * ((config_.max_position + 15) / kPageTokens));
+  }
+  if (bytes > available || pages < 1) {
+    throw ExecutionError(concat("the KV pool: kv_cache_bytes is ", bytes, "; ", device_->name(), " has ",
+                                std::max<std::int64_t>(0, available), " bytes left beside weights (", weights_.bytes,
+                                ") and working memory, and a page needs ", page_bytes));
+  }
+  info_.num_pages = static_cast<std::int32_t>(std::min<std::int64_t>(pages, std::int64_t{1} << 26));
+  info_.kv_bytes = info_.num_pages * page_bytes;
+  pool_ = device_->allocate(info_.kv_bytes);
+}
+
+// Each size runs once before it is captured, with a plan of padding alone.
+void CudaExecutor::capture_graphs() {
+  const auto begin = std::chrono::steady_clock::now();
+  for (const std::int32_t rows : kGraphRows) {
+    if (rows > padded_rows(info_.max_rows)) break;
+    const Inputs inputs = upload({}, {}, {}, inputs_, kMaxGraphRows);
+    const auto work = [this, inputs, rows] {
+      forward(inputs, rows);
+      head(inputs, 0, rows);
+    };
+    work();
+    device_->synchronize();
+    graphs_[rows] = device_->capture(work);
+  }
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
+  log(LogLevel::kInfo, concat("captured ", graphs_.size(), " graphs of up to ", graphs_.rbegin()->first, " rows in ",
+                              seconds.count(), " s"));
+}
+
+void CudaExecutor::execute(const StepPlan& plan, StepResult& result) {
+  check_plan(plan, info_);
+  result.samples.resize(plan.samples.size());
+  if (plan.rows.empty()) return;
+  try {
+    run(plan, result);
+  } catch (const ExecutionError&) {
+    throw;
+  } catch (const std::exception& error) {
+    throw ExecutionError(
+        concat("a step of ", plan.rows.size(), " rows failed on ", device_->name(), ": ", error.what()));
+  }
+}
+
+void CudaExecutor::run(const StepPlan& plan, StepResult& result) {
+  device_->use();
+  const auto rows = static_cast<std::int32_t>(plan.rows.size());
+  const SamplePlan samples = plan_samples(plan, info_.vocab_size);
+  const auto num_logits = static_cast<std::int32_t>(samples.logit_rows.size());
+  std::vector<AttentionPass> passes;
+  for (std::int32_t row = 0; row < rows; row = passes.back().row_end) {
+    passes.push_back(plan_attention(plan, cutting_, row));
+  }
+  reserve_outcomes(samples);
+
+  const std::int64_t bytes = input_bytes(plan, samples, passes, kMaxGraphRows);
+  const auto graph = graphs_.find(padded_rows(rows));
+  if (graph != graphs_.end() && passes.size() == 1 && bytes <= inputs_.capacity()) {
+    upload(plan, samples, passes, inputs_, kMaxGraphRows);
+    graph->second->replay();
+    sample(samples, 0, num_logits);
+  } else {
+    const std::int32_t capacity = std::max(rows, num_logits);
+    large_inputs_.begin(input_bytes(plan, samples, passes, capacity));
+    const Inputs inputs = upload(plan, samples, passes, large_inputs_, capacity);
+    forward(inputs, rows);
+    for (std::int32_t first = 0; first < num_logits; first += kMaxLogitRows) {
+      const std::int32_t count = std::min(kMaxLogitRows, num_logits - first);
+      head(inputs, first, count);
+      sample(samples, first, count);
+    }
+  }
+  take_results(plan, samples, result);
+}
+
+std::int64_t CudaExecutor::input_bytes(const StepPlan& plan, const SamplePlan& samples,
+                                       const std::vector<AttentionPass>& passes, std::int32_t capacity) {
+  const auto size = [](const auto& list) {
+    using Element = typename std::decay_t<decltype(list)>::value_type;
+    return StepUpload::padded<Element>(static_cast<std::int64_t>(list.size()));
+  };
+  const auto num_passes = std::max<std::int64_t>(1, static_cast<std::int64_t>(passes.size()));
+  std::int64_t bytes = StepUpload::padded<AttentionPlan>(num_passes) + 4 * StepUpload::padded<std::int32_t>(capacity) +
+                       size(plan.pages) + size(samples.tasks) + size(samples.biases) + size(samples.history) +
+                       size(samples.banned) + size(samples.allowed);
+  for (const AttentionPass& pass : passes) bytes += size(pass.chunks) + size(pass.row_first) + size(pass.row_parts);
+  return bytes;
+}
+
+// What a graph reads comes first, at places that `capacity` alone decides.
+CudaExecutor::Inputs CudaExecutor::upload(const StepPlan& plan, const SamplePlan& samples,
+                                          const std::vector<AttentionPass>& passes, StepUpload& pack,
+                                          std::int32_t capacity) {
+  pack.begin(0);
+  const auto num_passes = std::max<std::size_t>(1, passes.size());
+  const auto headers = pack.reserve<AttentionPlan>(static_cast<std::int64_t>(num_passes));
+  const auto tokens = pack.reserve<std::int32_t>(capacity);
+  const auto positions = pack.reserve<std::int32_t>(capacity);
+  const auto slots = pack.reserve<std::int32_t>(capacity);
+  const auto logit_rows = pack.reserve<std::int32_t>(capacity);
+  for (std::size_t i = 0; i < static_cast<std::size_t>(capacity); ++i) {
+    const bool real = i < plan.rows.size();
+    tokens.host[i] = real ? plan.rows[i].token : 0;
+    positions.host[i] = real ? plan.rows[i].position : 0;
+    slots.host[i] = real ? plan.rows[i].page * kPageTokens + plan.rows[i].offset : -1;
+    logit_rows.host[i] = i < samples.logit_rows.size() ? samples.logit_rows[i] : 0;
+  }
+  Inputs inputs{tokens.device, positions.device, slots.device, logit_rows.device, {}};
+  const std::int32_t* pages = pack.add(std::span(plan.pages));
+  for (std::size_t i = 0; i < num_passes; ++i) {
+    AttentionPlan& header = headers.host[i] = {};
+    if (!passes.empty()) {
+      const AttentionPass& pass = passes[i];
+      header.chunks = pack.add(std::span(pass.chunks));
+      header.row_first = pack.add(std::span(pass.row_first));
+      header.row_parts = pack.add(std::span(pass.row_parts));
+      header.num_chunks = static_cast<std::int32_t>(pass.chunks.size());
+      header.row_begin = pass.row_begin;
+      header.row_end = pass.row_end;
+    }
+    header.pages = pages;
+    inputs.passes.push_back(headers.device + i);
+  }
+  sampling_.tasks = pack.add(std::span(samples.tasks));
+  sampling_.biases = pack.add(std::span(samples.biases));
+  sampling_.history = pack.add(std::span(samples.history));
+  sampling_.banned = pack.add(std::span(samples.banned));
+  sampling_.allowed = pack.add(std::span(samples.allowed));
+  pack.send();
+  return inputs;
+}
+
+// Few rows, or rows whose sums may not depend on how many there are.
+bool CudaExecutor::own_kernel(std::int32_t rows) const {
+  return deterministic_ || rows <= kernels::cuda::kLinearRows;
+}
+
+void CudaExecutor::forward(const Inputs& inputs, std::int32_t rows) {
+  delta_pending_ = false;
+  kernels::cuda::embed({.embedding = weights_.embedding.data(),
+                        .tokens = inputs.tokens,
+                        .positions = inputs.positions,
+                        .frequencies = as<float>(frequencies_),
+                        .hidden = as<float>(buffers_.hidden),
+                        .angles = as<float>(buffers_.angles),
+                        .rows = rows,
+                        .hidden_size = static_cast<std::int32_t>(config_.hidden_size),
+                        .head_dim = shape_.head_dim},
+                       device_->stream());
+  for (std::int64_t layer = 0; layer < config_.num_layers; ++layer) {
+    attend(inputs, rows, layer);
+    feed_forward(rows, weights_.layers[static_cast<std::size_t>(layer)]);
+  }
+}
+
+void CudaExecutor::normalize(const DeviceVector& weight, std::int32_t rows, const std::int32_t* gather) {
+  kernels::cuda::norm({.hidden = as<float>(buffers_.hidden),
+                       .delta = delta_pending_ ? as<Bf16>(buffers_.delta) : nullptr,
+                       .weight = weight.data(),
+                       .gather = gather,
+                       .out = as<Bf16>(buffers_.normed),
+                       .rows = rows,
+                       .hidden_size = static_cast<std::int32_t>(config_.hidden_size),
+                       .eps = static_cast<float>(config_.rms_norm_eps)},
+                      device_->stream());
+  if (gather == nullptr) delta_pending_ = false;
+}
+
+void CudaExecutor::linear(const DeviceMatrix& weights, const Device::Memory& x, const Device::Memory& y,
+                          std::int32_t rows, LinearOutput output) {
+  kernels::cuda::linear({.x = as<Bf16>(x),
+                         .weights = weights.data(),
+                         .y = y.get(),
+                         .rows = rows,
+                         .outputs = weights.outputs,
+                         .inputs = weights.inputs,
+                         .output = output},
+                        device_->stream());
+}
+
+void CudaExecutor::multiply(const DeviceMatrix& weights, const Device::Memory& x, const Device::Memory& y,
+                            std::int32_t rows) {
+  if (own_kernel(rows)) {
+    linear(weights, x, y, rows, LinearOutput::kBf16);
+  } else {
+    device_->multiply(as<Bf16>(x), weights.data(), as<Bf16>(y), rows, weights.outputs, weights.inputs);
+  }
+}
+
+void CudaExecutor::add_to_hidden(const DeviceMatrix& weights, const DeviceVector& bias, const Device::Memory& x,
+                                 std::int32_t rows) {
+  if (own_kernel(rows) && bias.memory == nullptr) {
+    linear(weights, x, buffers_.hidden, rows, LinearOutput::kAdd);
+    return;
+  }
+  multiply(weights, x, buffers_.delta, rows);
+  if (bias.memory != nullptr) {
+    kernels::cuda::add_bias(as<Bf16>(buffers_.delta), bias.data(), rows, weights.outputs, device_->stream());
+  }
+  delta_pending_ = true;
+}
+
+void CudaExecutor::attend(const Inputs& inputs, std::int32_t rows, std::int64_t layer) {
+  const DeviceLayer& weights = weights_.layers[static_cast<std::size_t>(layer)];
+  auto* kv = as<Bf16>(pool_) + layer * info_.num_pages * page_elements(shape_);
+  normalize(weights.attention_norm, rows, nullptr);
+  multiply(weights.qkv, buffers_.normed, buffers_.qkv, rows);
+  // Keys and values of all rows, before any row attends.
+  kernels::cuda::split_qkv({.qkv = as<Bf16>(buffers_.qkv),
+                            .bias = weights.qkv_bias.data(),
+                            .q_norm = weights.q_norm.data(),
+                            .k_norm = weights.k_norm.data(),
+                            .angles = as<float>(buffers_.angles),
+                            .slots = inputs.slots,
+                            .queries = as<Bf16>(buffers_.queries),
+                            .kv = kv,
+                            .rows = rows,
+                            .num_heads = shape_.num_heads,
+                            .num_kv_heads = shape_.num_kv_heads,
+                            .head_dim = shape_.head_dim,
+                            .eps = static_cast<float>(config_.rms_norm_eps)},
+                           device_->stream());
+  for (const AttentionPlan* pass : inputs.passes) {
+    kernels::cuda::segment_attention({.queries = as<Bf16>(buffers_.queries),
+                                      .out = as<Bf16>(buffers_.attention),
+                                      .kv = kv,
+                                      .plan = pass,
+                                      .part_values = as<float>(buffers_.part_values),
+                                      .part_sums = as<float>(buffers_.part_sums),
+                                      .max_rows = rows,
+                                      .shape = shape_},
+                                     cutting_.blocks, device_->stream());
+  }
+  add_to_hidden(weights.output, weights.output_bias, buffers_.attention, rows);
+}
+
+void CudaExecutor::feed_forward(std::int32_t rows, const DeviceLayer& layer) {
+  normalize(layer.mlp_norm, rows, nullptr);
+  if (own_kernel(rows)) {
+    linear(layer.gate_up, buffers_.normed, buffers_.inner, rows, LinearOutput::kSiluMul);
+  } else {
+    multiply(layer.gate_up, buffers_.normed, buffers_.gate_up, rows);
+    kernels::cuda::silu_mul(as<Bf16>(buffers_.gate_up), as<Bf16>(buffers_.inner), rows, layer.down.inputs,
+                            device_->stream());
+  }
+  add_to_hidden(layer.down, {}, buffers_.inner, rows);
+}
+
+void CudaExecutor::head(const Inputs& inputs, std::int32_t first_logit, std::int32_t num_logits) {
+  normalize(weights_.final_norm, num_logits, inputs.logit_rows + first_logit);
+  if (own_kernel(num_logits)) {
+    linear(weights_.lm_head, buffers_.normed, buffers_.logits, num_logits, LinearOutput::kFloat);
+  } else {
+    device_->multiply_to_float(as<Bf16>(buffers_.normed), weights_.lm_head.data(), as<float>(buffers_.logits),
+                               num_logits, weights_.lm_head.outputs, weights_.lm_head.inputs);
+  }
+}
+
+// Device memory: the outcomes of all tasks, then the entries of their top lists.
+void CudaExecutor::reserve_outcomes(const SamplePlan& samples) {
+  const std::int64_t bytes = StepUpload::padded<SampleOutcome>(static_cast<std::int64_t>(samples.tasks.size())) +
+                             StepUpload::padded<TokenLogprobOutcome>(samples.num_top);
+  if (bytes > outcome_capacity_) {
+    outcome_capacity_ = 2 * bytes;
+    outcomes_ = device_->allocate(outcome_capacity_);
+    outcomes_host_ = device_->allocate_pinned(outcome_capacity_);
+  }
+  sampling_.outcomes = as<SampleOutcome>(outcomes_);
+  outcome_bytes_ = bytes;
+}
+
+// The draws from logits rows [first_logit, first_logit + num_logits), which stand in `logits`.
+void CudaExecutor::sample(const SamplePlan& samples, std::int32_t first_logit, std::int32_t num_logits) {
+  const auto row_before = [](const kernels::cuda::SampleTask& task, std::int32_t row) { return task.logits_row < row; };
+  const auto begin = std::lower_bound(samples.tasks.begin(), samples.tasks.end(), first_logit, row_before);
+  const auto end = std::lower_bound(begin, samples.tasks.end(), first_logit + num_logits, row_before);
+  kernels::cuda::SamplingArgs args = sampling_;
+  args.logits = as<float>(buffers_.logits) - std::int64_t{first_logit} * config_.vocab_size;
+  args.work = as<float>(buffers_.work);
+  args.vocab_size = info_.vocab_size;
+  args.top = reinterpret_cast<TokenLogprobOutcome*>(
+      as<char>(outcomes_) + StepUpload::padded<SampleOutcome>(static_cast<std::int64_t>(samples.tasks.size())));
+  for (auto task = begin; task < end; task += args.num_tasks) {
+    const auto index = task - samples.tasks.begin();
+    args.tasks = sampling_.tasks + index;
+    args.outcomes = sampling_.outcomes + index;
+    args.num_tasks = static_cast<std::int32_t>(std::min<std::ptrdiff_t>(kMaxLogitRows, end - task));
+    kernels::cuda::sample(args, device_->stream());
+  }
+}
+
+void CudaExecutor::take_results(const StepPlan& plan, const SamplePlan& samples, StepResult& result) {
+  if (outcome_bytes_ > 0) device_->download(outcomes_host_.get(), outcomes_.get(), outcome_bytes_);
+  device_->synchronize();
+  const auto* outcomes = as<SampleOutcome>(outcomes_host_);
+  const auto* top = reinterpret_cast<const TokenLogprobOutcome*>(
+      as<char>(outcomes_host_) + StepUpload::padded<SampleOutcome>(static_cast<std::int64_t>(samples.tasks.size())));
+  for (std::size_t i = 0; i < samples.tasks.size(); ++i) {
+    const auto index = static_cast<std::size_t>(samples.order[i]);
+    if (outcomes[i].valid == 0) {
+      const std::int32_t row = plan.samples[index].row;
+      throw ExecutionError(concat("the logits of row ", row, " (token ", plan.rows[static_cast<std::size_t>(row)].token,
+                                  ") are not finite: the weights are broken or out of bfloat16's range"));
+    }
+    SampleResult& sample = result.samples[index];
+    sample.token = outcomes[i].token;
+    sample.logprob = outcomes[i].logprob;
+    sample.top.clear();
+    for (std::int32_t k = 0; k < samples.tasks[i].top_logprobs; ++k) {
+      const TokenLogprobOutcome& entry = top[samples.tasks[i].top_first + k];
+      sample.top.push_back({entry.token, entry.logprob});
+    }
+    std::sort(sample.top.begin(), sample.top.end(), [](const TokenLogprob& a, const TokenLogprob& b) {
+      return a.logprob > b.logprob || (a.logprob == b.logprob && a.token < b.token);
+    });
+  }
+}
+
+Result<std::unique_ptr<Executor>> make_cuda_executor(ModelConfig config, std::unique_ptr<Device> device,
+                                                     const TorchExecutorOptions& options) {
+  if (const Status checked = check_model(config); !checked.ok()) return checked.error();
+  const std::string name = device->name();
+  try {
+    device->use();
+    Result<DeviceWeights> weights = options.random_weights ? random_device_weights(*device, config)
+                                                           : load_device_weights(*device, config, options.model_dir);
+    if (!weights.ok()) return weights.error();
+    std::unique_ptr<Executor> executor =
+        std::make_unique<CudaExecutor>(std::move(config), std::move(device), std::move(weights).value(), options);
+    const ExecutorInfo& info = executor->info();
+    log(LogLevel::kInfo, concat("model ", info.model_type, " on ", name, ": ", info.weight_bytes / 1'000'000,
+                                " MB of weights, ", info.kv_bytes / 1'000'000, " MB of keys and values, ",
+                                info.num_pages, " pages of ", kPageTokens, " tokens"));
+    return executor;
+  } catch (const std::exception& error) {
+    return Error{ErrorCode::kInternal, concat("the model can't be set up on ", name, ": ", error.what()), "device"};
+  }
+}
+
+}  // namespace multiverse

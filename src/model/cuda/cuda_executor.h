@@ -1,0 +1,99 @@
+// The decoder on an NVIDIA GPU: bfloat16 weights, keys and values; float32 residual stream, softmax and logits.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "multiverse/base/status.h"
+#include "multiverse/config/model_config.h"
+#include "multiverse/exec/executor.h"
+#include "multiverse/kernels/cuda/attention.h"
+#include "multiverse/kernels/cuda/linear.h"
+#include "multiverse/kernels/cuda/sampling.h"
+#include "multiverse/model/torch_executor.h"
+
+#include "model/cuda/attention_plan.h"
+#include "model/cuda/cuda_weights.h"
+#include "model/cuda/device.h"
+#include "model/cuda/sample_plan.h"
+#include "model/cuda/step_upload.h"
+
+namespace multiverse {
+
+class CudaExecutor final : public Executor {
+ public:
+  // Allocates the pool and the working memory and captures the graphs. Throws ExecutionError.
+  CudaExecutor(ModelConfig config, std::unique_ptr<Device> device, DeviceWeights weights,
+               const TorchExecutorOptions& options);
+
+  const ExecutorInfo& info() const override { return info_; }
+  void execute(const StepPlan& plan, StepResult& result) override;
+
+ private:
+  // Where a step's inputs lie on the device.
+  struct Inputs {
+    const std::int32_t* tokens = nullptr;
+    const std::int32_t* positions = nullptr;
+    const std::int32_t* slots = nullptr;
+    const std::int32_t* logit_rows = nullptr;
+    std::vector<const kernels::cuda::AttentionPlan*> passes;
+  };
+  struct Buffers {
+    Device::Memory hidden, angles, normed, qkv, queries, attention, gate_up, inner, delta;
+    Device::Memory part_values, part_sums, logits, work;
+  };
+
+  void allocate_buffers();
+  void allocate_pool(std::int64_t bytes);
+  void capture_graphs();
+  void run(const StepPlan& plan, StepResult& result);
+
+  // A step's arrays in one pack, with `capacity` rows and logits rows: those beyond the plan's are padding.
+  static std::int64_t input_bytes(const StepPlan& plan, const SamplePlan& samples,
+                                  const std::vector<AttentionPass>& passes, std::int32_t capacity);
+  Inputs upload(const StepPlan& plan, const SamplePlan& samples, const std::vector<AttentionPass>& passes,
+                StepUpload& pack, std::int32_t capacity);
+
+  void forward(const Inputs& inputs, std::int32_t rows);
+  void attend(const Inputs& inputs, std::int32_t rows, std::int64_t layer);
+  void feed_forward(std::int32_t rows, const DeviceLayer& layer);
+  // Logits of the rows that inputs.logit_rows names in [first_logit, first_logit + num_logits).
+  void head(const Inputs& inputs, std::int32_t first_logit, std::int32_t num_logits);
+  void normalize(const DeviceVector& weight, std::int32_t rows, const std::int32_t* gather);
+  bool own_kernel(std::int32_t rows) const;
+  void linear(const DeviceMatrix& weights, const Device::Memory& x, const Device::Memory& y, std::int32_t rows,
+              kernels::cuda::LinearOutput output);
+  void multiply(const DeviceMatrix& weights, const Device::Memory& x, const Device::Memory& y, std::int32_t rows);
+  // hidden += x · weightsᵀ + bias: at once, or left in `delta` for the next norm to add.
+  void add_to_hidden(const DeviceMatrix& weights, const DeviceVector& bias, const Device::Memory& x, std::int32_t rows);
+
+  void reserve_outcomes(const SamplePlan& samples);
+  void sample(const SamplePlan& samples, std::int32_t first_logit, std::int32_t num_logits);
+  void take_results(const StepPlan& plan, const SamplePlan& samples, StepResult& result);
+
+  const ModelConfig config_;
+  const std::unique_ptr<Device> device_;
+  const DeviceWeights weights_;
+  const bool deterministic_;
+  ExecutorInfo info_;
+  kernels::cuda::AttentionShape shape_;
+  AttentionCutting cutting_;
+  Device::Memory frequencies_;  // (head_dim / 2) floats
+  Device::Memory pool_;         // (layer, page, KV head, key or value, 16, head_dim)
+  Buffers buffers_;
+  bool delta_pending_ = false;            // `delta` is still to be added to `hidden`
+  StepUpload inputs_;                     // of steps that run from a graph: its place never changes
+  StepUpload large_inputs_;               // of larger steps
+  kernels::cuda::SamplingArgs sampling_;  // of this step
+  std::map<std::int32_t, std::unique_ptr<Device::Graph>> graphs_;  // by padded rows
+  Device::Memory outcomes_, outcomes_host_;
+  std::int64_t outcome_capacity_ = 0, outcome_bytes_ = 0;
+};
+
+// The error names what the GPU side of this server can't do with the model, or what the device lacks.
+Result<std::unique_ptr<Executor>> make_cuda_executor(ModelConfig config, std::unique_ptr<Device> device,
+                                                     const TorchExecutorOptions& options);
+
+}  // namespace multiverse

@@ -1,0 +1,108 @@
+#include "multiverse/kernels/cuda/linear.h"
+
+#include <cmath>
+
+#include "tests/cuda/memory.h"
+
+namespace multiverse::kernels::cuda {
+namespace {
+
+using CudaLinear = DeviceTest;
+
+struct Case {
+  std::int32_t rows, outputs, inputs;
+};
+
+double silu(double x) {
+  return x / (1.0 + std::exp(-x));
+}
+
+// Runs the layer and compares with sums in double precision; float32 sums of k products err by less than k · 2⁻²⁴ of
+// Σ|x·w|, results in bfloat16 by 2⁻⁹ of themselves more.
+void check_case(const Case& size, LinearOutput output, std::mt19937& random) {
+  const auto x = random_bf16(random, static_cast<std::size_t>(size.rows * size.inputs));
+  const auto w = random_bf16(random, static_cast<std::size_t>(size.outputs * size.inputs), 0.05F);
+  const DeviceArray<Bf16> device_x(x), device_w(w);
+  const bool pairs = output == LinearOutput::kSiluMul;
+  const bool wide = output == LinearOutput::kFloat || output == LinearOutput::kAdd;
+  const std::int32_t columns = pairs ? size.outputs / 2 : size.outputs;
+  const auto count = static_cast<std::size_t>(size.rows * columns);
+  const DeviceArray<float> y_float(std::vector<float>(count, output == LinearOutput::kAdd ? 3.0F : NAN));
+  const DeviceArray<Bf16> y_bf16(std::vector<Bf16>(count, 0x7FFF));
+  linear({device_x.data(), device_w.data(), wide ? static_cast<void*>(y_float.data()) : y_bf16.data(), size.rows,
+          size.outputs, size.inputs, output},
+         test_stream());
+  const auto got_float = y_float.host();
+  const auto got_bf16 = y_bf16.host();
+  double worst = 0.0;
+  for (std::int32_t row = 0; row < size.rows; ++row) {
+    const auto dot = [&](std::int32_t o, double& magnitude) {
+      double sum = 0.0;
+      for (std::int32_t k = 0; k < size.inputs; ++k) {
+        const double product = value(x[static_cast<std::size_t>(row * size.inputs + k)]) *
+                               value(w[static_cast<std::size_t>(o * size.inputs + k)]);
+        sum += product;
+        magnitude += std::fabs(product);
+      }
+      return sum;
+    };
+    for (std::int32_t column = 0; column < columns; ++column) {
+      double magnitude = 0.0, want = 0.0;
+      if (pairs) {
+        const std::int32_t gate = column / 8 * 16 + column % 8;
+        const double g = dot(gate, magnitude), up = dot(gate + 8, magnitude);
+        magnitude *= 2.0 + std::fabs(g) + std::fabs(up);
+        want = silu(g) * up;
+      } else {
+        want = dot(column, magnitude) + (output == LinearOutput::kAdd ? 3.0 : 0.0);
+      }
+      const auto place = static_cast<std::size_t>(row * columns + column);
+      const double got = wide ? static_cast<double>(got_float[place]) : value(got_bf16[place]);
+      const double allowed = 1e-6 * magnitude + 1e-6 + (wide ? 0.0 : std::fabs(want) / 250.0);
+      const double error = std::isfinite(got) ? std::fabs(got - want) / allowed : 1e9;
+      worst = std::max(worst, error);
+    }
+  }
+  std::printf("%d rows, %d x %d, output %d: error %.3f of what is allowed\n", size.rows, size.outputs, size.inputs,
+              static_cast<int>(output), worst);
+  EXPECT_LE(worst, 1.0);
+}
+
+TEST_F(CudaLinear, MatchesReference) {
+  std::mt19937 random(fresh_seed());
+  std::vector<Case> cases = {{1, 16, 8}, {3, 40, 72}, {8, 32, 1096}, {9, 48, 136}, {16, 64, 384}, {37, 32, 264}};
+  if (!kEmulated) {
+    for (const Case& large : {Case{1, 1152, 896}, Case{8, 4608, 3584}, Case{16, 896, 4864}, Case{130, 512, 896}}) {
+      cases.push_back(large);
+    }
+  }
+  for (const Case& size : cases) {
+    for (const LinearOutput output : {LinearOutput::kBf16, LinearOutput::kFloat, LinearOutput::kAdd}) {
+      check_case(size, output, random);
+    }
+    if (size.outputs % 16 == 0) check_case(size, LinearOutput::kSiluMul, random);
+  }
+}
+
+TEST_F(CudaLinear, ARowsBitsDoNotDependOnTheOthers) {
+  std::mt19937 random(fresh_seed());
+  const std::int32_t rows = 21, outputs = 32, inputs = 520;
+  const auto x = random_bf16(random, static_cast<std::size_t>(rows * inputs));
+  const DeviceArray<Bf16> w(random_bf16(random, static_cast<std::size_t>(outputs * inputs), 0.05F));
+  const auto compute = [&](std::int32_t begin, std::int32_t end) {
+    const DeviceArray<Bf16> part(std::vector<Bf16>(x.begin() + begin * inputs, x.begin() + end * inputs));
+    const DeviceArray<float> y(static_cast<std::size_t>((end - begin) * outputs));
+    linear({part.data(), w.data(), y.data(), end - begin, outputs, inputs, LinearOutput::kFloat}, test_stream());
+    return y.host();
+  };
+  const auto together = compute(0, rows);
+  for (const std::int32_t count : {1, 5, 9, 16}) {
+    for (std::int32_t begin = 0; begin + count <= rows; begin += count) {
+      const auto got = compute(begin, begin + count);
+      EXPECT_TRUE(std::equal(got.begin(), got.end(), together.begin() + begin * outputs)) << count << " rows";
+    }
+  }
+}
+
+}  // namespace
+}  // namespace multiverse::kernels::cuda
