@@ -9,15 +9,16 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / 32;
+constexpr int kNormThreads = 512;
 
-// Σ over the block's threads, the same bits in all of them. Ends in a barrier's shadow: `shared` may not be reused
-// without one.
-__device__ __forceinline__ float sum_block(float value, float (&shared)[kWarps]) {
+// Σ over the block's threads, the same bits in all of them. `shared` may not be reused without a barrier.
+template <int kNumWarps>
+__device__ __forceinline__ float sum_block(float value, float (&shared)[kNumWarps]) {
   for (int mask = 16; mask > 0; mask /= 2) value += exchange(value, mask);
   if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = value;
   sync_block();
   float total = 0.0F;
-  for (int warp = 0; warp < kWarps; ++warp) total += shared[warp];
+  for (int warp = 0; warp < kNumWarps; ++warp) total += shared[warp];
   return total;
 }
 
@@ -40,36 +41,52 @@ __global__ void __launch_bounds__(kThreads) embed_rows(EmbedArgs args) {
   }
 }
 
-__global__ void __launch_bounds__(kThreads) norm_rows(NormArgs args) {
+__global__ void __launch_bounds__(kNormThreads) norm_rows(NormArgs args) {
   let_next_start();
   wait_for_previous();
   const std::int64_t size = args.hidden_size;
   const std::int64_t row = args.gather != nullptr ? args.gather[blockIdx.x] : static_cast<std::int64_t>(blockIdx.x);
   float* hidden = args.hidden + row * size;
   const Bf16* delta = args.delta != nullptr ? args.delta + row * size : nullptr;
+  const bool writes_hidden = delta != nullptr && args.gather == nullptr;
+  // The row stays in registers; what does not fit is read again.
+  constexpr int kKept = 4;
   const auto at = [&](int i) {
-    float2 x = *reinterpret_cast<const float2*>(hidden + i);
+    float4 x = *reinterpret_cast<const float4*>(hidden + i);
     if (delta != nullptr) {
-      const unsigned more = *reinterpret_cast<const unsigned*>(delta + i);
-      x.x += from_bf16(more & 0xFFFFU);
-      x.y += from_bf16(more >> 16);
+      const uint2 more = *reinterpret_cast<const uint2*>(delta + i);
+      x.x += from_bf16(more.x & 0xFFFFU);
+      x.y += from_bf16(more.x >> 16);
+      x.z += from_bf16(more.y & 0xFFFFU);
+      x.w += from_bf16(more.y >> 16);
     }
     return x;
   };
-  const bool writes_hidden = delta != nullptr && args.gather == nullptr;
+  float4 kept[kKept];
   float squares = 0.0F;
-  for (int i = 2 * threadIdx.x; i < size; i += 2 * kThreads) {
-    const float2 x = at(i);
-    squares += x.x * x.x + x.y * x.y;
+  const auto add = [&](const float4& x) { squares += x.x * x.x + x.y * x.y + x.z * x.z + x.w * x.w; };
+#pragma unroll
+  for (int n = 0; n < kKept; ++n) {
+    const int i = 4 * (threadIdx.x + n * kNormThreads);
+    if (i < size) add(kept[n] = at(i));
   }
-  __shared__ float shared[kWarps];
+  for (int i = 4 * (threadIdx.x + kKept * kNormThreads); i < size; i += 4 * kNormThreads) add(at(i));
+  __shared__ float shared[kNormThreads / 32];
   const float scale = rsqrtf(sum_block(squares, shared) / static_cast<float>(size) + args.eps);
-  for (int i = 2 * threadIdx.x; i < size; i += 2 * kThreads) {
-    const float2 x = at(i);
-    if (writes_hidden) *reinterpret_cast<float2*>(hidden + i) = x;
-    *reinterpret_cast<unsigned*>(args.out + blockIdx.x * size + i) =
-        pack_bf16(x.x * scale * args.weight[i], x.y * scale * args.weight[i + 1]);
+  const auto write = [&](int i, const float4& x) {
+    if (writes_hidden) *reinterpret_cast<float4*>(hidden + i) = x;
+    const float4 weight = *reinterpret_cast<const float4*>(args.weight + i);
+    uint2 out;
+    out.x = pack_bf16(x.x * scale * weight.x, x.y * scale * weight.y);
+    out.y = pack_bf16(x.z * scale * weight.z, x.w * scale * weight.w);
+    *reinterpret_cast<uint2*>(args.out + blockIdx.x * size + i) = out;
+  };
+#pragma unroll
+  for (int n = 0; n < kKept; ++n) {
+    const int i = 4 * (threadIdx.x + n * kNormThreads);
+    if (i < size) write(i, kept[n]);
   }
+  for (int i = 4 * (threadIdx.x + kKept * kNormThreads); i < size; i += 4 * kNormThreads) write(i, at(i));
 }
 
 // A warp for each (row, head); lane l holds the pairs l, l + 32, …
@@ -179,7 +196,9 @@ void embed(const EmbedArgs& args, Stream stream) {
 }
 
 void norm(const NormArgs& args, Stream stream) {
-  launch("norm", norm_rows, blocks_of(args.rows), stream, args);
+  LaunchShape shape = blocks_of(args.rows);
+  shape.threads = kNormThreads;
+  launch("norm", norm_rows, shape, stream, args);
 }
 
 void split_qkv(const QkvArgs& args, Stream stream) {

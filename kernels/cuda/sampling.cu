@@ -1,6 +1,7 @@
-// A block for each draw. Filters cut the tokens, in order of (logit, lowest id first), at a place that a radix search
-// over 64-bit keys finds: by count for top-k, by weight for top-p. Weights are whole numbers, so that their sums do not
-// depend on the order of the threads.
+// First a row's slices, a block each: what all draws need of the whole vocabulary. Then a block for each draw. Filters
+// cut the tokens, in order of (logit, lowest id first), at a place that a radix search over 64-bit keys finds: by count
+// for top-k, by weight for top-p. Weights are whole numbers, so that their sums do not depend on the order of the
+// threads.
 #include <cfloat>
 #include <cmath>
 
@@ -14,6 +15,7 @@ namespace {
 
 constexpr int kThreads = 1024;
 constexpr int kWarps = kThreads / 32;
+constexpr int kSliceThreads = 256;
 constexpr int kBins = 256;                       // of a digit of 8 bits
 constexpr double kWeightOne = 17592186044416.0;  // 2⁴⁴: a vocabulary's sum stays below 2⁶⁴
 
@@ -25,7 +27,6 @@ using Key = unsigned long long;
 
 struct Shared {
   Key bins[kBins];
-  Key keys[kWarps];
   double numbers[kWarps];
   int tokens[kWarps];
   Key chosen, before;
@@ -43,27 +44,28 @@ __device__ int token_of(Key key) {
   return static_cast<int>(0xFFFFFFFFU - static_cast<unsigned>(key & 0xFFFFFFFFU));
 }
 
-__device__ Key max_block(Key value, Shared& shared) {
+// Over the warps of the block, through `shared`, one entry for each.
+__device__ Key max_block(Key value, Key* shared) {
   for (int mask = 16; mask > 0; mask /= 2) {
     const Key other = exchange(value, mask);
     if (other > value) value = other;
   }
   sync_block();  // readers of the last result are done
-  if (threadIdx.x % 32 == 0) shared.keys[threadIdx.x / 32] = value;
+  if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = value;
   sync_block();
-  for (int warp = 0; warp < kWarps; ++warp) {
-    if (shared.keys[warp] > value) value = shared.keys[warp];
+  for (int warp = 0; warp < static_cast<int>(blockDim.x) / 32; ++warp) {
+    if (shared[warp] > value) value = shared[warp];
   }
   return value;
 }
 
-__device__ double sum_block(double value, Shared& shared) {
+__device__ double sum_block(double value, double* shared) {
   for (int mask = 16; mask > 0; mask /= 2) value += exchange(value, mask);
   sync_block();
-  if (threadIdx.x % 32 == 0) shared.numbers[threadIdx.x / 32] = value;
+  if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = value;
   sync_block();
   double total = 0.0;
-  for (int warp = 0; warp < kWarps; ++warp) total += shared.numbers[warp];
+  for (int warp = 0; warp < static_cast<int>(blockDim.x) / 32; ++warp) total += shared[warp];
   return total;
 }
 
@@ -106,48 +108,87 @@ __device__ float bounded(float x) {  // later arithmetic cannot turn it into NaN
   return x < FLT_MAX ? x : FLT_MAX;
 }
 
-// The logits after bias, penalties and masks, in `work`.
-__device__ void adjust(const SamplingArgs& args, const SampleTask& task, const float* raw, float* work) {
-  const int size = args.vocab_size;
-  const bool has_history = task.history_end > task.history_begin;
-  for (int i = threadIdx.x; i < size; i += kThreads) work[i] = raw[i];
+__device__ bool changes_logits(const SampleTask& task) {
+  return task.bias_end > task.bias_begin || task.history_end > task.history_begin ||
+         task.banned_end > task.banned_begin || task.allowed_first >= 0;
+}
+
+// The logits [begin, end) after bias, penalties and masks, in `work`.
+__device__ void adjust(const SamplingArgs& args, const SampleTask& task, const float* raw, int begin, int end,
+                       float* work) {
+  const auto in_slice = [&](int token) { return token >= begin && token < end; };
+  for (int i = begin + threadIdx.x; i < end; i += kSliceThreads) work[i] = raw[i];
   sync_block();
-  for (int i = task.bias_begin + threadIdx.x; i < task.bias_end; i += kThreads) {
-    work[args.biases[i].token] += args.biases[i].bias;
+  for (int i = task.bias_begin + threadIdx.x; i < task.bias_end; i += kSliceThreads) {
+    const TokenBias entry = args.biases[i];
+    if (in_slice(entry.token)) work[entry.token] += entry.bias;
   }
   sync_block();
-  for (int i = task.history_begin + threadIdx.x; i < task.history_end; i += kThreads) {
+  for (int i = task.history_begin + threadIdx.x; i < task.history_end; i += kSliceThreads) {
     const TokenCount entry = args.history[i];
+    if (!in_slice(entry.token)) continue;
     float logit = work[entry.token];
     logit = logit > 0.0F ? logit / task.repetition_penalty : logit * task.repetition_penalty;
     if (entry.count > 0) logit -= task.presence_penalty + task.frequency_penalty * static_cast<float>(entry.count);
     work[entry.token] = logit;
   }
   sync_block();
-  if (has_history || task.bias_end > task.bias_begin) {
-    for (int i = threadIdx.x; i < size; i += kThreads) work[i] = bounded(work[i]);
-    sync_block();
+  const bool bounds = task.history_end > task.history_begin || task.bias_end > task.bias_begin;
+  const std::uint32_t* allowed = task.allowed_first >= 0 ? args.allowed + task.allowed_first : nullptr;
+  for (int i = begin + threadIdx.x; i < end; i += kSliceThreads) {
+    if (bounds) work[i] = bounded(work[i]);
+    if (allowed != nullptr && (allowed[i / 32] >> (i % 32) & 1U) == 0) work[i] = -INFINITY;
   }
-  for (int i = task.banned_begin + threadIdx.x; i < task.banned_end; i += kThreads) work[args.banned[i]] = -INFINITY;
-  if (task.allowed_first >= 0) {
-    const std::uint32_t* allowed = args.allowed + task.allowed_first;
-    for (int i = threadIdx.x; i < size; i += kThreads) {
-      if ((allowed[i / 32] >> (i % 32) & 1U) == 0) work[i] = -INFINITY;
-    }
+  sync_block();
+  for (int i = task.banned_begin + threadIdx.x; i < task.banned_end; i += kSliceThreads) {
+    if (in_slice(args.banned[i])) work[args.banned[i]] = -INFINITY;
   }
   sync_block();
 }
 
-__device__ int draw(const SampleTask& task, const float* logits, int size, Shared& shared) {
+__device__ Key greatest_key(const float* logits, int begin, int end, Key* shared) {
   Key greatest = 0;
-  for (int i = threadIdx.x; i < size; i += kThreads) {
+#pragma unroll 4
+  for (int i = begin + threadIdx.x; i < end; i += kSliceThreads) {
     const Key key = key_of(logits[i], i);
     if (key > greatest) greatest = key;
   }
-  greatest = max_block(greatest, shared);
-  const int likeliest = token_of(greatest);
-  if (!(task.temperature > 0.0F)) return likeliest;
+  return max_block(greatest, shared);
+}
 
+// blockIdx.x: the slice; blockIdx.y: the draw.
+__global__ void __launch_bounds__(kSliceThreads) look_at_slices(SamplingArgs args) {
+  let_next_start();
+  wait_for_previous();
+  __shared__ Key keys[kSliceThreads / 32];
+  __shared__ double numbers[kSliceThreads / 32];
+  const SampleTask task = args.tasks[blockIdx.y];
+  const std::int64_t size = args.vocab_size;
+  const int begin = static_cast<int>(size * blockIdx.x / kSampleSlices);
+  const int end = static_cast<int>(size * (blockIdx.x + 1) / kSampleSlices);
+  const float* raw = args.logits + task.logits_row * size;
+  SampleSlice slice;
+  slice.greatest = slice.greatest_adjusted = greatest_key(raw, begin, end, keys);
+  // NaN has the greatest key or makes the sum NaN.
+  double part = 0.0;
+  if (begin < end) {
+    const float largest = raw[token_of(slice.greatest)];
+#pragma unroll 4
+    for (int i = begin + threadIdx.x; i < end; i += kSliceThreads) {
+      part += raw[i] == largest ? 1.0F : exp2_fast((raw[i] - largest) * 1.44269504088896341F);
+    }
+  }
+  slice.sum = sum_block(part, numbers);
+  if (task.given < 0 && changes_logits(task)) {
+    float* work = args.work + blockIdx.y * size;
+    adjust(args, task, raw, begin, end, work);
+    slice.greatest_adjusted = greatest_key(work, begin, end, keys);
+  }
+  if (threadIdx.x == 0) args.slices[blockIdx.y * kSampleSlices + blockIdx.x] = slice;
+}
+
+__device__ int draw(const SampleTask& task, const float* logits, int size, int likeliest, Shared& shared) {
+  if (!(task.temperature > 0.0F)) return likeliest;
   const double top = logits[likeliest], temperature = task.temperature;
   const auto scaled = [&](int token) { return (static_cast<double>(logits[token]) - top) / temperature; };
   Key last = 0;  // keys below it are out
@@ -216,18 +257,22 @@ __global__ void __launch_bounds__(kThreads) sample_tasks(SamplingArgs args) {
   const SampleTask task = args.tasks[blockIdx.x];
   const int size = args.vocab_size;
   const float* raw = args.logits + static_cast<std::int64_t>(task.logits_row) * size;
-  float* work = args.work + static_cast<std::int64_t>(blockIdx.x) * size;
+  const float* work = args.work + static_cast<std::int64_t>(blockIdx.x) * size;
 
-  // max and Σ exp(logit - max) of the raw logits; NaN anywhere makes the sum NaN.
-  Key greatest = 0;
-  for (int i = threadIdx.x; i < size; i += kThreads) {
-    const Key key = key_of(raw[i], i);
-    if (key > greatest) greatest = key;
+  const SampleSlice* slices = args.slices + blockIdx.x * kSampleSlices;
+  Key greatest = 0, greatest_adjusted = 0;
+  for (int i = 0; i < kSampleSlices; ++i) {
+    if (slices[i].greatest > greatest) greatest = slices[i].greatest;
+    if (slices[i].greatest_adjusted > greatest_adjusted) greatest_adjusted = slices[i].greatest_adjusted;
   }
-  const float largest = raw[token_of(max_block(greatest, shared))];
-  double part = 0.0;
-  for (int i = threadIdx.x; i < size; i += kThreads) part += exp2_fast((raw[i] - largest) * 1.44269504088896341F);
-  const double sum = sum_block(part, shared);
+  const float largest = raw[token_of(greatest)];
+  double sum = 0.0;
+  for (int i = 0; i < kSampleSlices; ++i) {
+    if (slices[i].greatest == 0) continue;  // of a vocabulary smaller than the slices
+    const double of_slice = raw[token_of(slices[i].greatest)];
+    sum +=
+        slices[i].sum * (of_slice == static_cast<double>(largest) ? 1.0 : exp(of_slice - static_cast<double>(largest)));
+  }
   const bool valid = isfinite(largest) && isfinite(sum) && sum > 0.0;
   if (!valid) {
     if (threadIdx.x == 0) args.outcomes[blockIdx.x] = {-1, 0.0F, 0};
@@ -236,10 +281,7 @@ __global__ void __launch_bounds__(kThreads) sample_tasks(SamplingArgs args) {
 
   int token = task.given;
   if (token < 0) {
-    const bool changes = task.bias_end > task.bias_begin || task.history_end > task.history_begin ||
-                         task.banned_end > task.banned_begin || task.allowed_first >= 0;
-    if (changes) adjust(args, task, raw, work);
-    token = draw(task, changes ? work : raw, size, shared);
+    token = draw(task, changes_logits(task) ? work : raw, size, token_of(greatest_adjusted), shared);
   }
   const double normalizer = static_cast<double>(largest) + log(sum);
   if (threadIdx.x == 0) {
@@ -264,6 +306,11 @@ __global__ void __launch_bounds__(kThreads) sample_tasks(SamplingArgs args) {
 
 void sample(const SamplingArgs& args, Stream stream) {
   if (args.num_tasks == 0) return;
+  LaunchShape slices;
+  slices.blocks_x = kSampleSlices;
+  slices.blocks_y = static_cast<unsigned>(args.num_tasks);
+  slices.threads = kSliceThreads;
+  launch("slices of logits", look_at_slices, slices, stream, args);
   LaunchShape shape;
   shape.blocks_x = static_cast<unsigned>(args.num_tasks);
   shape.threads = kThreads;

@@ -22,6 +22,7 @@ class CudaSampling : public DeviceTest {
     }
     const std::size_t tasks = samples.tasks.size();
     const DeviceArray<float> device_logits(wanted), work(tasks * static_cast<std::size_t>(vocab));
+    const DeviceArray<SampleSlice> slices(tasks * kSampleSlices);
     const DeviceArray<SampleTask> device_tasks(samples.tasks);
     const DeviceArray<TokenBias> biases(samples.biases);
     const DeviceArray<TokenCount> history(samples.history);
@@ -30,8 +31,8 @@ class CudaSampling : public DeviceTest {
     const DeviceArray<SampleOutcome> outcomes(tasks);
     const DeviceArray<TokenLogprobOutcome> top(static_cast<std::size_t>(samples.num_top));
     kernels::cuda::sample(
-        {device_logits.data(), work.data(), device_tasks.data(), biases.data(), history.data(), banned.data(),
-         allowed.data(), outcomes.data(), top.data(), static_cast<std::int32_t>(tasks), vocab},
+        {device_logits.data(), work.data(), slices.data(), device_tasks.data(), biases.data(), history.data(),
+         banned.data(), allowed.data(), outcomes.data(), top.data(), static_cast<std::int32_t>(tasks), vocab},
         test_stream());
     const auto got = outcomes.host();
     const auto got_top = top.host();

@@ -197,7 +197,7 @@ void bench_attention() {
 
 void bench_small() {
   const Memory hidden(64 * 8192 * 4), weight(8192 * 4), out(64 * 8192 * 2), logits(64 * 152064 * 4),
-      work(64 * 152064 * 4), outcomes(4096);
+      work(64 * 152064 * 4), outcomes(4096), slices(64 * kSampleSlices * sizeof(SampleSlice));
   hidden.randomize(64 * 8192 * 2);  // as float32: numbers of about 0.02
   logits.randomize(64 * 152064 * 2);
   for (const std::int32_t rows : {1, 64}) {
@@ -219,6 +219,7 @@ void bench_small() {
       SamplingArgs args;
       args.logits = logits.as<float>();
       args.work = work.as<float>();
+      args.slices = slices.as<SampleSlice>();
       args.tasks = on_device->as<SampleTask>();
       args.outcomes = outcomes.as<SampleOutcome>();
       args.num_tasks = rows;

@@ -102,6 +102,8 @@ void CudaExecutor::allocate_buffers() {
   buffers_.part_sums = device_->allocate(cutting_.max_parts * heads * 2 * kFloat);
   buffers_.logits = device_->allocate(kMaxLogitRows * config_.vocab_size * kFloat);
   buffers_.work = device_->allocate(kMaxLogitRows * config_.vocab_size * kFloat);
+  buffers_.slices = device_->allocate(kMaxLogitRows * kernels::cuda::kSampleSlices *
+                                      std::int64_t{sizeof(kernels::cuda::SampleSlice)});
   inputs_.begin(kGraphInputs);
 
   const Rope rope(config_);
@@ -399,6 +401,7 @@ void CudaExecutor::sample(const SamplePlan& samples, std::int32_t first_logit, s
   kernels::cuda::SamplingArgs args = sampling_;
   args.logits = as<float>(buffers_.logits) - std::int64_t{first_logit} * config_.vocab_size;
   args.work = as<float>(buffers_.work);
+  args.slices = as<kernels::cuda::SampleSlice>(buffers_.slices);
   args.vocab_size = info_.vocab_size;
   args.top = reinterpret_cast<TokenLogprobOutcome*>(
       as<char>(outcomes_) + StepUpload::padded<SampleOutcome>(static_cast<std::int64_t>(samples.tasks.size())));

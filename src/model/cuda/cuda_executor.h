@@ -42,7 +42,7 @@ class CudaExecutor final : public Executor {
   };
   struct Buffers {
     Device::Memory hidden, angles, normed, qkv, queries, attention, gate_up, inner, delta;
-    Device::Memory part_values, part_sums, logits, work;
+    Device::Memory part_values, part_sums, logits, work, slices;
   };
 
   void allocate_buffers();

@@ -27,7 +27,7 @@ struct NormArgs {
   const float* weight = nullptr;           // (hidden_size)
   const std::int32_t* gather = nullptr;    // (rows of out), or none
   Bf16* out = nullptr;                     // (rows, hidden_size)
-  std::int32_t rows = 0, hidden_size = 0;  // rows of out; hidden_size even
+  std::int32_t rows = 0, hidden_size = 0;  // rows of out; hidden_size a multiple of 4
   float eps = 0.0F;
 };
 void norm(const NormArgs& args, Stream stream);

@@ -40,9 +40,17 @@ struct TokenLogprobOutcome {
   float logprob = 0.0F;
 };
 
+// What a slice of a draw's logits holds. Keys order (logit, lowest id first); 0: none.
+inline constexpr int kSampleSlices = 32;
+struct SampleSlice {
+  unsigned long long greatest = 0, greatest_adjusted = 0;  // of the raw logits; after bias, penalties, masks
+  double sum = 0.0;                                        // Σ exp(logit - greatest) of the raw ones
+};
+
 struct SamplingArgs {
   const float* logits = nullptr;  // (logits rows, vocab_size)
   float* work = nullptr;          // (tasks, vocab_size): overwritten
+  SampleSlice* slices = nullptr;  // (tasks, kSampleSlices): overwritten
   const SampleTask* tasks = nullptr;
   const TokenBias* biases = nullptr;
   const TokenCount* history = nullptr;
