@@ -95,9 +95,10 @@ class Trainee(nn.Module):
 
     def log_probabilities(self, ids, positions, mask) -> torch.Tensor:
         """(rows, length): of each token given what stands before it in its row; 0 for a row's first."""
-        logits = self.model.get_output_embeddings()(self._hidden(ids, positions, mask)).float()
-        drawn = logits.log_softmax(-1)[:, :-1].gather(-1, ids[:, 1:, None]).squeeze(-1)
-        return F.pad(drawn, (1, 0))
+        head, hidden = self.model.get_output_embeddings(), self._hidden(ids, positions, mask)[:, :-1]
+        parts = zip(hidden.flatten(0, 1).split(LOSS_ROWS), ids[:, 1:].flatten().split(LOSS_ROWS))
+        drawn = torch.cat([checkpoint(_log_probabilities, head, part, target, use_reentrant=False) for part, target in parts])
+        return F.pad(drawn.unflatten(0, hidden.shape[:2]), (1, 0))
 
     def _hidden(self, ids, positions, mask):
         return self.model.model(input_ids=ids, position_ids=positions, attention_mask=mask, use_cache=False).last_hidden_state
@@ -105,6 +106,10 @@ class Trainee(nn.Module):
 
 def _loss(head, hidden, targets):
     return F.cross_entropy(head(hidden).float(), targets, reduction="sum")
+
+
+def _log_probabilities(head, hidden, ids):
+    return head(hidden).float().log_softmax(-1).gather(-1, ids[:, None]).squeeze(-1)
 
 
 def prepare(model, *, device: torch.device, bf16: bool, checkpointing: bool, compile_layers: bool) -> Trainee:

@@ -17,6 +17,7 @@ import numpy as np
 
 from multiverse.dialect import Dialect
 from multiverse.labels import Vocabulary, may_fork_for
+from multiverse.structure import Tree, TreeReader
 from multiverse.wellformed import read
 
 PATH_BITS = 10  # paths in one block: more than any server's max_paths
@@ -80,17 +81,24 @@ class Encoder:
         reading = read(tokens, self.rule, lambda label: self.tokenizer.encode(label, add_special_tokens=False))
         if reading.problems:
             raise SampleError("; ".join(reading.problems[:3]))
-        tree, n = reading.tree, len(tokens)
+        return self._sample(tokens, reading.tree, len(prompt))
+
+    def from_rollout(self, prompt: list[int], answer: list[int]) -> Sample:
+        """Of tokens that a server generated, whatever their structure: the grammar is total, and the server read them as this does."""
+        tree = TreeReader([*prompt, *answer], self.rule.vocabulary.ids, self.rule.allows).read()
+        return self._sample([*prompt, *answer], tree, len(prompt))
+
+    def _sample(self, tokens: list[int], tree: Tree, prompt: int) -> Sample:
         by_branch = np.full((len(tree.branches), self.levels), OUTSIDE, np.int32)
         for branch in tree.branches:
             for level, ancestor in enumerate(branch.lineage):
                 by_branch[branch.index, level] = ancestor.block.index << PATH_BITS | ancestor.number
         loss = ~np.array(tree.forced)
-        loss[: max(1, len(prompt))] = False
+        loss[: max(1, prompt)] = False
         return Sample(
             ids=np.array(tokens, np.int32),
             positions=np.array(tree.position, np.int32),
-            owners=by_branch[[branch.index for branch in tree.branch]].T.reshape(self.levels, n),
+            owners=by_branch[[branch.index for branch in tree.branch]].T,
             loss=loss,
             blocks=len(tree.blocks),
         )
