@@ -39,7 +39,8 @@ class Outcome:
     first: float | None = None  # to the first text
     last: float | None = None
     tokens: int = 0
-    steps: int | None = None  # of our server
+    prompt: int = 0
+    phases: list[tuple[int, int]] | None = None  # runs of (steps, rows), where the tokenizer is known
     gaps: list[float] = field(default_factory=list)  # between pieces of text
     error: str | None = None
 
@@ -67,7 +68,8 @@ def poisson_arrivals(rate: float, seconds: float, seed: int) -> list[float]:
     return arrivals
 
 
-async def send(client: Client, request: Request, begin: float, arrival: float) -> Outcome:
+async def send(client: Client, request: Request, begin: float, arrival: float, texts: dict[int, str]) -> Outcome:
+    """The answer's text goes to `texts`, to be read when the test is over."""
     loop = asyncio.get_running_loop()
     outcome = Outcome(arrival, late=max(0.0, loop.time() - begin - arrival))
     planned = begin + arrival
@@ -77,7 +79,8 @@ async def send(client: Client, request: Request, begin: float, arrival: float) -
         outcome.error = str(error)
         return outcome
     outcome.tokens = reply.tokens or len(reply.times)
-    outcome.steps = (reply.parallel or {}).get("steps")
+    outcome.prompt = reply.usage.get("prompt_tokens", 0)
+    texts[id(outcome)] = reply.text
     outcome.last = reply.ended - planned
     if reply.times:
         outcome.first = reply.times[0] - planned
@@ -85,24 +88,24 @@ async def send(client: Client, request: Request, begin: float, arrival: float) -
     return outcome
 
 
-async def open_loop(client: Client, requests: Iterator[Request], arrivals: list[float]) -> list[Outcome]:
+async def open_loop(client: Client, requests: Iterator[Request], arrivals: list[float], texts: dict[int, str]) -> list[Outcome]:
     loop = asyncio.get_running_loop()
     begin = loop.time() + 0.05
     tasks = []
     for arrival in arrivals:
         await asyncio.sleep(max(0.0, begin + arrival - loop.time()))
-        tasks.append(asyncio.create_task(send(client, next(requests), begin, arrival)))
+        tasks.append(asyncio.create_task(send(client, next(requests), begin, arrival, texts)))
     return list(await asyncio.gather(*tasks))
 
 
-async def closed_loop(client: Client, requests: Iterator[Request], clients: int, seconds: float) -> list[Outcome]:
+async def closed_loop(client: Client, requests: Iterator[Request], clients: int, seconds: float, texts: dict[int, str]) -> list[Outcome]:
     loop = asyncio.get_running_loop()
     begin = loop.time()
     outcomes: list[Outcome] = []
 
     async def one() -> None:
         while (now := loop.time() - begin) < seconds:
-            outcomes.append(await send(client, next(requests), begin, now))
+            outcomes.append(await send(client, next(requests), begin, now, texts))
             if outcomes[-1].error:
                 await asyncio.sleep(0.1)  # a refusing server is not to be hammered
 
@@ -231,7 +234,7 @@ def arguments_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, help="the task's problems")
     parser.add_argument("--wording", default="parallel")
     parser.add_argument("--traces", type=Path, help="recorded answers as JSON lines (default: synthetic ones like Multiverse-32B's)")
-    parser.add_argument("--tokenizer", help="folder of the tokenizer for --traces")
+    parser.add_argument("--tokenizer", help="the model's folder: lengths of --traces, and trees of the answers for scripts/simulate_fleet")
     parser.add_argument("--scale", type=float, default=1.0, help="factor on recorded lengths")
     parser.add_argument("--target-first", type=float, default=500, metavar="MS")
     parser.add_argument("--target-token", type=float, default=50, metavar="MS")
@@ -249,6 +252,7 @@ async def loadtest(arguments: argparse.Namespace) -> dict:
     async with Client(arguments.url, os.environ.get("OPENAI_API_KEY"), arguments.timeout, connections=0, clock=loop.time) as client:
         model = arguments.model or (await client.models())[0]
         workload = make_workload(arguments, model)
+        reader = reader_for(arguments.tokenizer)
         about = {"model": model, "url": arguments.url, "workload": arguments.workload, "seconds": arguments.seconds, "warmup": warmup, "seeds": seeds,
                  "load": "requests / s" if arguments.rates else "clients", "targets": asdict(targets), "machine": machine(),
                  "command": command_line("scripts/loadtest")}  # fmt: skip
@@ -257,13 +261,16 @@ async def loadtest(arguments: argparse.Namespace) -> dict:
             runs = []
             for seed in seeds:
                 requests = workload.requests(seed)
+                texts: dict[int, str] = {}
                 if arguments.rates:
-                    outcomes = await open_loop(client, requests, poisson_arrivals(level, arguments.seconds, seed))
+                    outcomes = await open_loop(client, requests, poisson_arrivals(level, arguments.seconds, seed), texts)
                 else:
-                    outcomes = await closed_loop(client, requests, level, arguments.seconds)
+                    outcomes = await closed_loop(client, requests, level, arguments.seconds, texts)
+                for outcome in outcomes if reader.exact else []:
+                    outcome.phases = reader.rows(texts.get(id(outcome), ""))
                 runs.append(summarise(outcomes, arguments.seconds, warmup, targets))
                 result["outcomes"] += [{"load": level, "seed": seed, "arrival": round(o.arrival, 4), "first": o.first, "last": o.last, "tokens": o.tokens,
-                                        "steps": o.steps, "error": o.error} for o in outcomes]  # fmt: skip
+                                        "prompt": o.prompt, "phases": o.phases, "error": o.error} for o in outcomes]  # fmt: skip
                 print(f"{about['load']} {level}, seed {seed}: {runs[-1]['requests']} requests, {runs[-1]['failed']} failed, within targets "
                       f"{runs[-1]['share_within_targets']:.0%}", file=sys.stderr)  # fmt: skip
             result["levels"].append({"load": level, "runs": runs})
