@@ -9,9 +9,10 @@ namespace {
 
 using std::chrono::steady_clock;
 
-// How long a client may be gone unnoticed, beyond the time between two tokens: each of them is a look too, and a look
-// of its own before the next one would double the times that the thread wakes.
-constexpr std::chrono::milliseconds kLookInterval{40};
+// How long a client may be gone unnoticed, beyond the time between two tokens: each token is a look too, and one before
+// the next would double the times that the thread wakes.
+constexpr std::chrono::milliseconds kLookInterval{30};
+constexpr std::chrono::milliseconds kMostGap{60};
 // After a probe the answer of a peer that has closed takes one round trip.
 constexpr std::chrono::milliseconds kProbeInterval{5};
 constexpr int kProbeLooks = 8;
@@ -33,7 +34,7 @@ void GenerationLoop::run(bool stream) {
 
 // One wait and what follows from it; false at the end.
 bool GenerationLoop::pump(bool stream) {
-  const auto look = kLookInterval + std::min<Nanoseconds>(token_gap_, kLookInterval);
+  const auto look = kLookInterval + std::min<Nanoseconds>(token_gap_, kMostGap);
   const bool more = generation_.wait(looks_left_ > 0 ? kProbeInterval : look);
   if (looks_left_ > 0) --looks_left_;
   observe_tokens();
