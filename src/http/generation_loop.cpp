@@ -83,7 +83,8 @@ void GenerationLoop::give_up(bool stream, Error error, AbortCause cause) {
 }
 
 void GenerationLoop::count_end() {
-  if (!generation_.error()) {
+  complete_ = !generation_.error();
+  if (complete_) {
     ticket_.finish(generation_.finish_reason());
   } else if (generation_.error()->code == ErrorCode::kDeadline) {
     ticket_.abort(AbortCause::kDeadline);
@@ -133,7 +134,7 @@ void GenerationLoop::observe_end() {
   Metrics& metrics = ticket_.metrics();
   const double seconds = exchange_.age().count();
   metrics.request_duration.observe(seconds);
-  if (generation_.error() || seen_tokens_ == 0) return;
+  if (!complete_ || seen_tokens_ == 0) return;
   const double queued = std::chrono::duration<double>(generation_.queued()).count();
   metrics.request_queue.observe(queued);
   metrics.request_prefill.observe(std::max(0.0, first_token_seconds_ - queued));

@@ -44,6 +44,7 @@ class GenerationLoop {
   Generation& generation_;
   GenerationTicket& ticket_;
   const LoopOptions options_;
+  bool complete_ = false;  // it ended well
   bool probed_ = false;
   int looks_left_ = 0;  // after a probe, sooner than usual
   std::int64_t seen_tokens_ = 0;

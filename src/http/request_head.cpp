@@ -55,16 +55,20 @@ bool list_has(std::string_view list, std::string_view wanted) {
   return false;
 }
 
-// "http://host:1/path?query" and "/path?query" → "/path".
+// "http://host:1/path?query" and "/path?query" → "/path"; "" where the target has neither form. A host ends at the
+// first
+// '/' or '?': a proxy that reads no path in "http://host?/path" must not be told another story.
 std::string path_of(std::string_view target) {
   const std::string start = lower(target.substr(0, 8));
   for (const std::string_view scheme : {"http://", "https://"}) {
     if (start.compare(0, scheme.size(), scheme) != 0) continue;
     target.remove_prefix(scheme.size());
-    const auto slash = target.find('/');
-    target = slash == std::string_view::npos ? std::string_view("/") : target.substr(slash);
+    const auto host = std::min(target.find_first_of("/?"), target.size());
+    target.remove_prefix(host);
+    if (target.empty() || target.front() == '?') return "/";
     break;
   }
+  if (target.front() != '/') return "";
   return std::string(target.substr(0, target.find('?')));
 }
 
@@ -90,6 +94,9 @@ std::optional<Refusal> parse_request_line(std::string_view line, RequestHead& he
   head.method = line.substr(0, first);
   head.target = target;
   head.path = path_of(target);
+  // OPTIONS and CONNECT have forms of their own, which name no route here.
+  const bool of_its_own = (head.method == "OPTIONS" && target == "*") || head.method == "CONNECT";
+  if (head.path.empty() && !of_its_own) return refusal(400, "the request's target is no path");
   head.http_1_0 = version == "HTTP/1.0";
   return std::nullopt;
 }

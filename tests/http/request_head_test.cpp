@@ -47,6 +47,12 @@ TEST(RequestHead, AbsoluteTargetsAreReadAsTheirPath) {
   EXPECT_EQ(accepted("GET http://h:1/livez?x HTTP/1.1\r\nHost: h\r\n").path, "/livez");
   EXPECT_EQ(accepted("GET HTTP://h HTTP/1.1\r\nHost: h\r\n").path, "/");
   EXPECT_EQ(accepted("GET //livez HTTP/1.1\r\nHost: h\r\n").path, "//livez");
+  // What a proxy reads as a host and a query is no path, nor is what has no form at all.
+  EXPECT_EQ(accepted("GET http://h?/metrics HTTP/1.1\r\nHost: h\r\n").path, "/");
+  EXPECT_EQ(accepted("OPTIONS * HTTP/1.1\r\nHost: h\r\n").path, "");
+  for (const char* target : {"?", "livez", "*", "h:1", "ftp://h/livez", "?/livez"}) {
+    EXPECT_EQ(refused(concat("GET ", target, " HTTP/1.1\r\nHost: h\r\n")), 400) << target;
+  }
 }
 
 TEST(RequestHead, WhatTwoReadersCouldReadDifferentlyIsRefused) {

@@ -1,0 +1,201 @@
+"""Cases of docs/reliability.md that need the real process: kills, stops, full disks, exhausted descriptors, overload.
+
+MULTIVERSE_TEST_LONG=1 runs the forms that take minutes."""
+
+import json
+import os
+import random
+import re
+import resource
+import signal
+import socket
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from running import start_server
+from test_operations import free_port, get, post, wait_until
+
+LONG = os.environ.get("MULTIVERSE_TEST_LONG") == "1"
+ENDLESS = {"prompt": "Compute", "max_tokens": 1900, "ignore_eos": True, "multiverse": {"mode": "off"}}
+
+
+def metric(server, name):
+    """The sum over the family's samples."""
+    page = get(f"{server.url}/metrics")[1]
+    return sum(float(value) for value in re.findall(rf"^{name}(?:{{.*}})? (\S+)$", page, re.M))
+
+
+def send(server, body):
+    client = socket.create_connection(("127.0.0.1", server.port))
+    client.settimeout(60)
+    text = json.dumps(body)
+    client.sendall(f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(text)}\r\n\r\n{text}".encode())
+    return client
+
+
+def read_all(client):
+    received = b""
+    while b"0\r\n\r\n" not in received[-16:] and (piece := client.recv(65536)):
+        received += piece
+    return received
+
+
+def text_of(stream):
+    events = [json.loads(event) for event in re.findall(rb"^data: (\{.*\})\r?$", stream, re.M)]
+    return "".join(choice["text"] for event in events for choice in event.get("choices", []))
+
+
+# D-2
+def test_streams_past_the_drain_deadline_end_with_an_error_event(fresh_server):
+    server = fresh_server("--drain-timeout-seconds", "0.3")
+    with send(server, ENDLESS | {"stream": True, "n": 8}) as client:
+        begin = client.recv(1024)
+        server.process.send_signal(signal.SIGTERM)
+        left = time.monotonic()
+        received = begin + read_all(client)
+    assert server.process.wait(10) == 0
+    assert time.monotonic() - left < 0.3 + 2.0
+    assert b'data: {"error":' in received and b"[DONE]" not in received
+
+
+# D-4
+def test_killed_and_started_again(tmp_path):
+    port = str(free_port())
+    for attempt in range(2):
+        server = start_server(tmp_path / f"log{attempt}", "--port", port)
+        client = send(server, ENDLESS | {"stream": True})
+        client.recv(100)
+        server.process.send_signal(signal.SIGKILL)
+        server.process.wait(10)
+        client.close()
+    server = start_server(tmp_path / "log", "--port", port)
+    assert get(f"{server.url}/readyz")[0] == 200
+    assert server.stop() == 0
+
+
+# F-3
+def test_a_process_that_slept_goes_on_where_it_was(fresh_server):
+    server = fresh_server()
+    body = ENDLESS | {"stream": True, "seed": 3, "max_tokens": 1000}
+    with send(server, body) as client:
+        undisturbed = text_of(read_all(client))
+    with send(server, body) as client:
+        received = client.recv(100)
+        server.process.send_signal(signal.SIGSTOP)
+        time.sleep(30 if LONG else 1)
+        server.process.send_signal(signal.SIGCONT)
+        received += read_all(client)
+    assert text_of(received) == undisturbed != ""
+    assert get(f"{server.url}/livez")[0] == 200
+
+
+# F-1: a full disk under the log
+def test_logs_that_cannot_be_written_stop_nothing():
+    server = start_server(Path("/dev/full"))
+    for _ in range(20):
+        assert post(f"{server.url}/v1/completions", {"prompt": "a", "max_tokens": 1})[0] == 200
+    assert server.stop() == 0
+
+
+# Q-5
+def test_without_descriptors_new_connections_wait_and_old_ones_work(fresh_server):
+    server = fresh_server()
+    limit = len(os.listdir(f"/proc/{server.process.pid}/fd")) + 20
+    resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (limit, limit))
+    request = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+    clients = []
+    for _ in range(40):
+        clients.append(socket.create_connection(("127.0.0.1", server.port)))
+        clients[-1].settimeout(5)
+    for client in clients[:10]:
+        client.sendall(request)
+        assert client.recv(100).startswith(b"HTTP/1.1 200")
+    for client in clients[10:]:
+        client.close()
+    assert wait_until(lambda: get(f"{server.url}/livez")[0] == 200)
+    for client in clients[:10]:
+        client.close()
+
+
+# S-5
+@pytest.mark.skipif(not LONG, reason="takes 31 s of waiting: MULTIVERSE_TEST_LONG=1")
+def test_slow_heads_and_bodies_are_closed_in_time(server):
+    heads = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(300)]
+    bodies = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(300)]
+    begin = time.monotonic()
+    for client in bodies:
+        client.sendall(b"POST /tokenize HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")
+    waiting = {"head": set(heads), "body": set(bodies)}
+    closed = {"head": [], "body": []}
+    while time.monotonic() - begin < 40 and (waiting["head"] or waiting["body"]):
+        for kind, clients in waiting.items():
+            for client in list(clients):
+                client.settimeout(0.001)
+                try:
+                    client.sendall(b"X" if kind == "head" else b"x")
+                    if not client.recv(1000):
+                        raise OSError
+                except TimeoutError:
+                    continue
+                except OSError:
+                    clients.discard(client)
+                    closed[kind].append(time.monotonic() - begin)
+        asked = time.monotonic()
+        assert get(f"{server.url}/livez")[0] == 200
+        assert time.monotonic() - asked < 1
+    assert len(closed["head"]) == len(closed["body"]) == 300
+    assert max(closed["head"]) < 13 and 28 < max(closed["body"]) < 34
+
+
+# Q-1, H-2, M-2, L-1 in short: more than fits, clients that leave, nonsense between
+def test_overload_is_refused_and_counted(fresh_server):
+    server = fresh_server("--max-queued-requests", "4", "--kv-cache-bytes", "2M")
+    descriptors = len(os.listdir(f"/proc/{server.process.pid}/fd"))
+    seconds, seed = (600 if LONG else 4), 20261124
+    stop, failures, refused, tokens, probes = time.monotonic() + seconds, [], [], [], []
+
+    def client(number):
+        dice = random.Random(seed + number)
+        while time.monotonic() < stop:
+            if dice.random() < 0.1:
+                with send(server, ENDLESS | {"stream": dice.random() < 0.5}):
+                    time.sleep(dice.random() * 0.05)
+                continue
+            body = {"prompt": "a", "max_tokens": dice.choice([1, 20, 200]), "n": 1 if dice.random() < 0.9 else 0}
+            begin = time.monotonic()
+            status, text = post(f"{server.url}/v1/completions", body)
+            if status == 200 and body["n"]:
+                tokens.append(json.loads(text)["usage"]["completion_tokens"])
+            elif status == 429:
+                refused.append(time.monotonic() - begin)
+            elif (status, body["n"]) != (400, 0):
+                failures.append((status, text))
+
+    def probe():
+        while time.monotonic() < stop:
+            begin = time.monotonic()
+            if get(f"{server.url}/livez")[0] != 200:
+                failures.append("livez")
+            probes.append(time.monotonic() - begin)
+            time.sleep(0.05)
+
+    threads = [threading.Thread(target=client, args=(number,)) for number in range(24)] + [threading.Thread(target=probe)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures, failures[:3]
+    assert tokens and refused
+    assert wait_until(lambda: metric(server, "multiverse_requests_in_flight") == 0)
+    ended = sum(metric(server, f"multiverse_requests_{end}_total") for end in ("finished", "rejected", "aborted"))
+    assert metric(server, "multiverse_requests_received_total") == ended
+    assert metric(server, "multiverse_request_generation_tokens_sum") == sum(tokens)
+    assert metric(server, 'multiverse_requests_rejected_total') >= len(refused)
+    page = get(f"{server.url}/metrics")[1]
+    assert re.search(r'^multiverse_kv_blocks{.*state="used"} 0$', page, re.M)
+    # The last client's connection may still be closing.
+    assert wait_until(lambda: len(os.listdir(f"/proc/{server.process.pid}/fd")) <= descriptors + 1)
+    print(f"{len(tokens)} answered, {len(refused)} refused, slowest refusal {max(refused) * 1e3:.0f} ms, "
+          f"slowest /livez {max(probes) * 1e3:.0f} ms (seed {seed})")  # fmt: skip
