@@ -110,7 +110,7 @@ def test_a_client_that_leaves_frees_its_pages(server, stream):
 
 
 def test_drain(fresh_server):
-    server = fresh_server()
+    server = fresh_server("--drain-timeout-seconds", "300")  # a busy machine is slow
     # Seconds of work, so that it still runs when curl has started.
     long = {"stream": True, "ignore_eos": True, "n": 8, "max_tokens": 1500, "multiverse": {"mode": "off"}}
     body = json.dumps(CHAT | long)
