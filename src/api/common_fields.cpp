@@ -131,7 +131,7 @@ void read_stream(FieldReader& fields, Job& job) {
   FieldReader reader(*options, "stream_options.");
   job.include_usage = reader.boolean("include_usage").value_or(false);
   job.include_branches = reader.boolean("include_branches").value_or(false);
-  reader.refuse_unless("continuous_usage_stats", {false});
+  job.continuous_usage = reader.boolean("continuous_usage_stats").value_or(false);
   reader.refuse_unless("include_obfuscation", {false});
   reader.collect_unknown(job.ignored_params);
   if (!reader.ok()) fields.fail(reader.error());

@@ -68,6 +68,8 @@ class GenerationImpl final : public Generation {
   void handle(std::size_t run, const FinishedEvent& event);
   ChoicePart take_part(PromptRun& run, Choice& choice);
 
+  // An event with one choice, and the usage so far where every event is to have it.
+  OrderedJson chunk(OrderedJson choice) const;
   void open_stream(std::string& out);
   void stream_choice(PromptRun& run, std::size_t index, std::string& out);
   void close_stream(std::string& out);
@@ -249,11 +251,21 @@ std::string GenerationImpl::take_events() {
   return out;
 }
 
+OrderedJson GenerationImpl::chunk(OrderedJson choice) const {
+  OrderedJson chunk = writer_.chunk(OrderedJson::array({std::move(choice)}));
+  if (job_.continuous_usage) {
+    chunk["usage"] = {{"prompt_tokens", usage_.prompt_tokens},
+                      {"completion_tokens", received_},
+                      {"total_tokens", usage_.prompt_tokens + received_}};
+  }
+  return chunk;
+}
+
 void GenerationImpl::open_stream(std::string& out) {
   opened_ = true;
   if (!job_.chat) return;
   for (std::size_t index = 0; index < choices_.size(); ++index) {
-    OrderedJson event = writer_.chunk(OrderedJson::array({writer_.role_choice(static_cast<int>(index))}));
+    OrderedJson event = chunk(writer_.role_choice(static_cast<int>(index)));
     if (job_.return_token_ids) event["prompt_token_ids"] = runs_.front().prompt;
     put(out, event);
   }
@@ -268,7 +280,7 @@ void GenerationImpl::stream_choice(PromptRun& run, std::size_t index, std::strin
     OrderedJson said = writer_.chunk_choice(number, part);
     if (job_.return_token_ids && !job_.chat && !choice.chunked) said["prompt_token_ids"] = run.prompt;
     choice.chunked = true;
-    put(out, writer_.chunk(OrderedJson::array({std::move(said)})));
+    put(out, chunk(std::move(said)));
   };
   const ChoicePart part = take_part(run, choice);
   const bool tokens_count = job_.logprobs || job_.return_token_ids;

@@ -108,6 +108,24 @@ TEST(Stream, UsageOnlyWhereAskedForAndLast) {
   EXPECT_EQ(with.back()["usage"]["completion_tokens"], 3);
 }
 
+TEST(Stream, UsageSoFarInEveryChunk) {
+  FakeEngine engine([](const GenerateRequest& request) { return testing::two_paths_script(request); });
+  const auto sent =
+      events(stream(kChat + R"(,"stream":true,"stream_options":{"include_usage":true,"continuous_usage_stats":true}})",
+                    true, engine));
+  std::int64_t before = 0;
+  for (const Json& event : sent) {
+    const Json& usage = event.at("usage");
+    EXPECT_GE(usage["completion_tokens"], before);
+    EXPECT_EQ(usage["total_tokens"],
+              usage["prompt_tokens"].get<std::int64_t>() + usage["completion_tokens"].get<std::int64_t>());
+    before = usage["completion_tokens"];
+  }
+  ASSERT_GE(sent.size(), 3U);
+  EXPECT_EQ(sent.back()["usage"]["completion_tokens"], sent[sent.size() - 2]["usage"]["completion_tokens"]);
+  EXPECT_EQ(sent.back()["usage"]["prompt_tokens"], sent.front()["usage"]["prompt_tokens"]);
+}
+
 TEST(Stream, EqualsTheAnswerWithBranchesAndWithout) {
   FakeEngine engine([](const GenerateRequest& request) { return testing::two_paths_script(request); });
   const Json whole = answer(kChat + "}", true, engine);

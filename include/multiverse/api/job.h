@@ -19,6 +19,7 @@ struct Job {
 
   bool stream = false;
   bool include_usage = false;
+  bool continuous_usage = false;  // in every chunk of a stream, as far as it has come
   bool include_branches = false;
 
   bool logprobs = false;         // of generated tokens, and of the prompt's where `echo`
