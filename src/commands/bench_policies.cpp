@@ -43,8 +43,9 @@ struct Machine {
 // before its pages do.
 const std::vector<Machine>& machines() {
   static const std::vector<Machine> machines = {
-      {"32B, 11,400 tokens of cache, 512 rows", 715, 512, 22.9, 0.0156, 8.6e-5, {12, 16, 20}},
-      {"4B, 122,000 tokens of cache, 24 rows", 7600, 24, 4.0, 0.01, 4.8e-5, {150, 200, 250}},
+      {"32B, 11,400 tokens of cache, 512 rows", 715, 512, 22.9, 0.0156, 8.6e-5, {4, 5, 6}},
+      {"4B, 122,000 tokens of cache, 24 rows", 7600, 24, 4.0, 0.01, 4.8e-5, {60, 75, 90}},
+      {"10 M on two CPU cores, 11,400 tokens of cache, 64 rows", 715, 64, 0.3, 0.06, 0.0, {150, 200, 250}},
   };
   return machines;
 }
@@ -57,14 +58,13 @@ struct Policy {
 
 const std::vector<Policy>& policies() {
   static const std::vector<Policy> policies = {
-      {"oldest first, 1 page", RowSharing::kOldestFirst, {1, 1, 1}},
-      {"oldest first, adaptive", RowSharing::kOldestFirst, {}},
-      {"by branches, adaptive", RowSharing::kByBranches, {}},
-      {"least served, adaptive", RowSharing::kLeastServed, {}},
-      {"equal shares, 1 page", RowSharing::kEqual, {1, 1, 1}},
-      {"equal shares, 8 pages", RowSharing::kEqual, {8, 8, 1}},
-      {"equal shares, 32 pages", RowSharing::kEqual, {32, 32, 1}},
-      {"equal shares, adaptive", RowSharing::kEqual, {}},
+      {"oldest first", RowSharing::kOldestFirst, {}},
+      {"by branches", RowSharing::kByBranches, {}},
+      {"least served", RowSharing::kLeastServed, {}},
+      {"equal shares", RowSharing::kEqual, {}},
+      {"equal, reserve 1", RowSharing::kEqual, {1, 1, 1}},
+      {"equal, reserve 16", RowSharing::kEqual, {16, 16, 1}},
+      {"equal, reserve 1 to 32", RowSharing::kEqual, {1, 32, 250}},
   };
   return policies;
 }

@@ -10,6 +10,7 @@
 
 #include "multiverse/api/generation.h"
 #include "multiverse/base/log.h"
+#include "multiverse/engine/step_trace.h"
 #include "multiverse/model/torch_executor.h"
 
 #include "commands/places.h"
@@ -23,16 +24,23 @@ std::int32_t narrow(std::int64_t value) {
   return static_cast<std::int32_t>(value);
 }
 
-EngineConfig engine_config(const ServerConfig& config, const GenerationConfig& generation) {
+Result<EngineConfig> engine_config(const ServerConfig& config, const GenerationConfig& generation) {
   EngineConfig engine;
   engine.max_rows = narrow(config.max_rows);
   engine.max_prefill_tokens = narrow(config.max_prefill_tokens);
   engine.max_queued_requests = narrow(config.max_queued_requests);
   engine.max_queued_tokens = config.max_queued_tokens;
+  engine.max_queued_pages = config.max_queued_pages;
+  engine.priority_step = to_milliseconds(config.priority_step_seconds);
   engine.max_model_len = narrow(config.max_model_len);
   engine.max_request_tokens = config.max_request_tokens;
   engine.eos_tokens = generation.eos_token_ids;
   engine.prefix_cache = config.prefix_cache;
+  if (!config.trace_file.empty()) {
+    auto trace = StepTrace::open(config.trace_file, config.trace_max_bytes);
+    if (!trace.ok()) return trace.error();
+    engine.trace = std::move(trace).value();
+  }
   return engine;
 }
 
@@ -131,8 +139,9 @@ Result<Serving> load_serving(const ServerConfig& config) {
   serving.model = std::move(model).value();
   auto executor = make_torch_executor(executor_options(config, folders.value().weights));
   if (!executor.ok()) return executor.error();
-  serving.engine = Engine::start(std::move(executor).value(), serving.model->dialect,
-                                 engine_config(config, serving.model->generation));
+  auto engine = engine_config(config, serving.model->generation);
+  if (!engine.ok()) return engine.error();
+  serving.engine = Engine::start(std::move(executor).value(), serving.model->dialect, std::move(engine).value());
   serving.model->vocab_size = serving.engine->executor_info().vocab_size;
   serving.model->max_model_len = serving.engine->config().max_model_len;
   const Status warm = warm_up(*serving.engine);

@@ -192,6 +192,26 @@ std::vector<Knob> memory_knobs() {
        .example = "200000",
        .min = 1,
        .max = kMaxTokens},
+      {.group = group,
+       .name = "max_queued_pages",
+       .member = &C::max_queued_pages,
+       .value = "N",
+       .description =
+           "Pages of the cache (16 tokens each) that the waiting requests may come to need together, by prompt and "
+           "max_tokens; beyond it requests are answered 429. 0 allows 64 times the cache.",
+       .example = "50000",
+       .min = 0,
+       .max = kMaxTokens},
+      {.group = group,
+       .name = "priority_step_seconds",
+       .member = &C::priority_step_seconds,
+       .value = "S",
+       .description =
+           "A request goes before others whose 'priority' is one higher and that came up to so much earlier; so "
+           "nobody waits for ever. Priorities count up to 10 either way.",
+       .example = "60",
+       .min = 0,
+       .max = kMaxSeconds},
   };
 }
 
@@ -332,6 +352,21 @@ std::vector<Knob> other_knobs() {
        .description = "How they are written; json is one object a line.",
        .example = "json",
        .choices = {"text", "json"}},
+      {.group = "Messages",
+       .name = "trace_file",
+       .member = &C::trace_file,
+       .value = "FILE",
+       .description = "Record of every step for Perfetto or Chrome's trace viewer; an older file of that name goes.",
+       .example = "trace.json"},
+      {.group = "Messages",
+       .name = "trace_max_bytes",
+       .member = &C::trace_max_bytes,
+       .value = "BYTES",
+       .description = "Size at which --trace-file ends, about 400 bytes a step.",
+       .example = "1G",
+       .min = 4096,
+       .max = kTebibyte,
+       .is_bytes = true},
   };
 }
 

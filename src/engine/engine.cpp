@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "multiverse/base/log.h"
+#include "multiverse/engine/step_trace.h"
 #include "multiverse/scheduler/scheduler.h"
 
 namespace multiverse {
@@ -75,6 +76,7 @@ EngineConfig completed(EngineConfig config, const ExecutorInfo& info) {
   if (config.max_model_len <= 0 || config.max_model_len > info.max_position) config.max_model_len = info.max_position;
   // A part of the pool stays out of one request's reach, so that partly filled pages don't strand it.
   const std::int64_t usable = info.num_pages - std::max(1, info.num_pages / 64);
+  if (config.max_queued_pages <= 0) config.max_queued_pages = std::int64_t{64} * info.num_pages;
   const std::int64_t most = std::max<std::int64_t>(usable, 1) * kPageTokens;
   if (config.max_request_tokens <= 0 || config.max_request_tokens > most) config.max_request_tokens = most;
   return config;
@@ -85,6 +87,7 @@ SchedulerConfig scheduler_config(const EngineConfig& config) {
   out.max_rows = config.max_rows;
   out.max_prefill_tokens = config.max_prefill_tokens;
   out.prefix_cache = config.prefix_cache;
+  out.priority_step = config.priority_step;
   out.tree.max_model_len = config.max_model_len;
   out.tree.max_request_tokens = config.max_request_tokens;
   out.tree.eos_tokens = config.eos_tokens;
@@ -139,6 +142,7 @@ class EngineThread final : public Engine {
  private:
   void run();
   bool take_inbox();
+  void record_step(const SchedulerCounters& before, Nanoseconds begin);
   void deliver();
   bool count(const std::vector<Event>& events);
   void snapshot();
@@ -160,9 +164,9 @@ class EngineThread final : public Engine {
   mutable std::mutex mutex_;
   std::condition_variable wake_;
   std::vector<Command> inbox_;
-  std::int64_t inbox_requests_ = 0, inbox_tokens_ = 0;
+  std::int64_t inbox_requests_ = 0, inbox_tokens_ = 0, inbox_pages_ = 0;
   EngineStats stats_;
-  std::int64_t waiting_tokens_ = 0;
+  std::int64_t waiting_tokens_ = 0, waiting_pages_ = 0;
   std::int64_t rejected_ = 0;
   Nanoseconds last_step_{0};
   RequestId next_id_ = 1;
@@ -228,6 +232,7 @@ std::optional<Error> EngineThread::check(const GenerateRequest& request) const {
 Result<std::unique_ptr<RequestStream>> EngineThread::submit(GenerateRequest request) {
   if (std::optional<Error> error = check(request)) return *std::move(error);
   const auto tokens = static_cast<std::int64_t>(request.prompt.size());
+  const std::int64_t pages = projected_pages(request, config_.max_request_tokens);
   auto events = std::make_shared<EventQueue>();
   Command command;
   command.events = events;
@@ -238,19 +243,23 @@ Result<std::unique_ptr<RequestStream>> EngineThread::submit(GenerateRequest requ
     if (stopping_) return Error{ErrorCode::kUnavailable, "the server is stopping", ""};
     const std::int64_t waiting = stats_.requests_waiting + inbox_requests_;
     const std::int64_t waiting_tokens = waiting_tokens_ + inbox_tokens_;
+    const std::int64_t waiting_pages = waiting_pages_ + inbox_pages_;
     if (waiting >= config_.max_queued_requests ||
-        (waiting > 0 && waiting_tokens + tokens > config_.max_queued_tokens)) {
+        (waiting > 0 &&
+         (waiting_tokens + tokens > config_.max_queued_tokens || waiting_pages + pages > config_.max_queued_pages))) {
       ++rejected_;
-      return Error{
-          ErrorCode::kOverloaded,
-          concat("the queue is full: ", waiting, " requests with ", waiting_tokens, " prompt tokens wait (at most ",
-                 config_.max_queued_requests, " and ", config_.max_queued_tokens, "); try again later"),
-          "", "queue_full"};
+      return Error{ErrorCode::kOverloaded,
+                   concat("the queue is full: ", waiting, " requests with ", waiting_tokens,
+                          " prompt tokens wait that may need ", waiting_pages, " pages, this one ", pages, " (at most ",
+                          config_.max_queued_requests, ", ", config_.max_queued_tokens, " and ",
+                          config_.max_queued_pages, "); try again later, or with a smaller max_tokens"),
+                   "", "queue_full"};
     }
     if (waiting == 0 && stats_.requests_running == 0) last_step_ = clock_.now();  // idle until now
     id = command.id = next_id_++;
     ++inbox_requests_;
     inbox_tokens_ += tokens;
+    inbox_pages_ += pages;
     inbox_.push_back(std::move(command));
   }
   wake_.notify_one();
@@ -260,22 +269,40 @@ Result<std::unique_ptr<RequestStream>> EngineThread::submit(GenerateRequest requ
 void EngineThread::run() {
   while (take_inbox()) {
     const Nanoseconds begin = clock_.now();
-    const std::int64_t rows = scheduler_.counters().rows;
+    const SchedulerCounters before = scheduler_.counters();
     try {
       scheduler_.step();
     } catch (const std::bad_alloc&) {
       // The host's memory ran out while planning: nobody's request can be trusted to be whole.
       scheduler_.fail_all(Error{ErrorCode::kInternal, "the server ran out of memory; try a smaller request", ""});
     }
-    if (scheduler_.counters().rows > rows) {
-      step_rows_.add(static_cast<double>(scheduler_.counters().rows - rows));
-      step_seconds_.add(std::chrono::duration<double>(clock_.now() - begin).count());
-    }
+    if (scheduler_.counters().rows > before.rows) record_step(before, begin);
     deliver();
     if (scheduler_.idle()) scheduler_.check_integrity();
   }
   scheduler_.fail_all(Error{ErrorCode::kUnavailable, "the server is stopping", ""});
   deliver();
+}
+
+void EngineThread::record_step(const SchedulerCounters& before, Nanoseconds begin) {
+  const SchedulerCounters& now = scheduler_.counters();
+  const Nanoseconds duration = clock_.now() - begin;
+  step_rows_.add(static_cast<double>(now.rows - before.rows));
+  step_seconds_.add(std::chrono::duration<double>(duration).count());
+  if (config_.trace == nullptr) return;
+  StepRecord step;
+  step.begin = begin;
+  step.duration = duration;
+  step.execution = now.execution - before.execution;
+  step.rows = now.rows - before.rows;
+  step.draws = now.draws - before.draws;
+  step.forks = now.forks - before.forks;
+  step.joins = now.joins - before.joins;
+  step.requests_running = scheduler_.num_running();
+  step.requests_waiting = scheduler_.num_waiting();
+  step.pages = scheduler_.pages();
+  step.preempted = scheduler_.preempted();
+  config_.trace->add(step);
 }
 
 // Waits while there is nothing to do; false once the engine stops.
@@ -288,7 +315,8 @@ bool EngineThread::take_inbox() {
     commands.swap(inbox_);
     stats_.requests_waiting += inbox_requests_;  // until the next snapshot
     waiting_tokens_ += inbox_tokens_;
-    inbox_requests_ = inbox_tokens_ = 0;
+    waiting_pages_ += inbox_pages_;
+    inbox_requests_ = inbox_tokens_ = inbox_pages_ = 0;
     go_on = !stopping_;  // those that never reached the scheduler are added all the same, and told
   }
   for (Command& command : commands) {
@@ -357,6 +385,7 @@ void EngineThread::snapshot() {
   stats.requests_running = scheduler_.num_running();
   stats.requests_waiting = scheduler_.num_waiting();
   waiting_tokens_ = scheduler_.waiting_tokens();
+  waiting_pages_ = scheduler_.waiting_pages();
   stats.branches_running = scheduler_.branches_running();
   stats.branches_waiting = scheduler_.branches_waiting();
   stats.pages_total = pages.total;

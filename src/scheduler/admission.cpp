@@ -28,15 +28,24 @@ std::int32_t branches_of(const RequestTree& tree) {
 
 }  // namespace
 
+std::int64_t projected_pages(const GenerateRequest& request, std::int64_t max_request_tokens) {
+  const std::int64_t generated =
+      request.max_tokens > 0 ? std::int64_t{request.n} * request.max_tokens : max_request_tokens;
+  const std::int64_t tokens = static_cast<std::int64_t>(request.prompt.size()) + generated;
+  return (std::min(tokens, max_request_tokens) + kPageTokens - 1) / kPageTokens;
+}
+
 void Scheduler::start_waiting(Entry& entry) {
   entry.state = Entry::State::kWaiting;
   waiting_.insert(&entry);
   waiting_tokens_ += entry.prompt_tokens;
+  waiting_pages_ += entry.projected_pages;
 }
 
 void Scheduler::stop_waiting(Entry& entry) {
   waiting_.erase(&entry);
   waiting_tokens_ -= entry.prompt_tokens;
+  waiting_pages_ -= entry.projected_pages;
 }
 
 // In the order of their turns: nobody overtakes, the pages that a large request waits for would never come. Not more

@@ -37,6 +37,7 @@ void Scheduler::add(RequestId id, GenerateRequest request) {
   entry.arrived = clock_.now();
   entry.turn = entry.arrived + priority * config_.priority_step;
   entry.prompt_tokens = static_cast<std::int64_t>(request.prompt.size());
+  entry.projected_pages = projected_pages(request, config_.tree.max_request_tokens);
   if (request.deadline) {
     entry.deadline = entry.arrived + *request.deadline;
     deadlines_.emplace(*entry.deadline, &entry);

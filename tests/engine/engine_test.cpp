@@ -3,7 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <fstream>
+#include <nlohmann/json.hpp>
 #include <thread>
+
+#include "multiverse/engine/step_trace.h"
 
 #include "tests/support/event_text.h"
 #include "tests/support/fake_dialect.h"
@@ -125,6 +129,69 @@ TEST(Engine, RefusesWhatItsQueueCannotHold) {
   EXPECT_EQ(engine->stats().rejected_total, 1);
   go = true;
   for (const auto& stream : streams) EXPECT_EQ(canonical_sample(drain(*stream), 0).tokens.size(), 5U);
+}
+
+TEST(Engine, RefusesWhatMayNeedMorePagesThanItsQueueMayHold) {
+  EngineConfig config = small_config();
+  config.max_queued_requests = 100;
+  config.max_queued_pages = 20;
+  config.max_rows = 1;  // one runs, the others wait
+  const auto engine = start(config, endless(), slow_step);
+  auto running = engine->submit(request_of({40}, 0));
+  std::vector<Event> events;
+  running.value()->wait(kLong, events);
+  auto first = engine->submit(request_of({40}, 159));  // ten pages
+  EXPECT_TRUE(first.ok());
+  auto large = engine->submit(request_of({40}, 176));  // twelve
+  ASSERT_FALSE(large.ok());
+  EXPECT_EQ(large.error().code, ErrorCode::kOverloaded);
+  EXPECT_EQ(large.error().message,
+            "the queue is full: 1 requests with 1 prompt tokens wait that may need 10 pages, this one 12 (at most 100, "
+            "1000000 and 20); try again later, or with a smaller max_tokens");
+  auto small = engine->submit(request_of({40}, 100));
+  EXPECT_TRUE(small.ok());
+}
+
+TEST(Engine, WritesATraceOfItsSteps) {
+  const std::string file = ::testing::TempDir() + "multiverse_step_trace.json";
+  std::int64_t steps = 0;
+  {
+    EngineConfig config = small_config();
+    auto trace = StepTrace::open(file, 1 << 20);
+    ASSERT_TRUE(trace.ok()) << trace.error().message;
+    config.trace = std::move(trace).value();
+    const auto engine = start(config);
+    auto stream = engine->submit(request_of({40, 41}));
+    drain(*stream.value());
+    stream.value().reset();
+    engine->stop();
+    steps = engine->stats().steps_total;
+  }
+  std::ifstream text(file);
+  const nlohmann::json events = nlohmann::json::parse(text);
+  std::int64_t seen = 0, rows = 0;
+  for (const nlohmann::json& event : events) {
+    if (event["ph"] != "X") continue;
+    ++seen;
+    rows += event["args"]["rows"].get<std::int64_t>();
+    EXPECT_GE(event["dur"].get<double>(), event["args"]["execution_us"].get<double>());
+  }
+  EXPECT_EQ(seen, steps);
+  EXPECT_GT(rows, steps);
+}
+
+TEST(Engine, ATraceEndsWholeAtItsSize) {
+  const std::string file = ::testing::TempDir() + "multiverse_full_trace.json";
+  {
+    auto trace = StepTrace::open(file, 4096);
+    ASSERT_TRUE(trace.ok());
+    for (int step = 0; step < 1000; ++step) trace.value()->add(StepRecord{});
+  }
+  std::ifstream text(file);
+  const std::string content(std::istreambuf_iterator<char>(text), {});
+  EXPECT_LE(content.size(), 4096U);
+  EXPECT_GT(nlohmann::json::parse(content).size(), 10U);
+  EXPECT_EQ(StepTrace::open("/nowhere/trace.json", 4096).error().param, "trace_file");
 }
 
 TEST(Engine, ADroppedStreamCancelsItsRequest) {

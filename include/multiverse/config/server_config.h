@@ -40,6 +40,8 @@ struct ServerConfig {
   std::int64_t max_prefill_tokens = 256;
   std::int64_t max_queued_requests = 256;
   std::int64_t max_queued_tokens = 1'000'000;
+  std::int64_t max_queued_pages = 0;  // 0: 64 times the cache's
+  double priority_step_seconds = 10;
 
   // Limits of one request
   std::int64_t max_model_len = 0;       // positions; 0: the model's
@@ -62,6 +64,8 @@ struct ServerConfig {
   // Messages
   std::string log_level = "info";   // "debug", "info", "warning", "error"
   std::string log_format = "text";  // "text", "json"
+  std::string trace_file;           // "": none
+  std::int64_t trace_max_bytes = std::int64_t{256} << 20;
 };
 
 struct ServeOptions {

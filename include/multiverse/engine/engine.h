@@ -15,15 +15,20 @@
 
 namespace multiverse {
 
+class StepTrace;
+
 struct EngineConfig {
   std::int32_t max_rows = 512;            // rows of a step; the executor's bound is applied too
   std::int32_t max_prefill_tokens = 256;  // uncomputed prompt tokens a step may take beside decode rows
   std::int32_t max_queued_requests = 256;
   std::int64_t max_queued_tokens = 1'000'000;  // prompt tokens of waiting requests
+  std::int64_t max_queued_pages = 0;           // that these may come to need; 0 = 64 times the pool
   std::int32_t max_model_len = 0;              // positions; 0 = the model's
   std::int64_t max_request_tokens = 0;         // tokens of a request in the cache; 0 = pool less reserve
   std::vector<TokenId> eos_tokens;
   bool prefix_cache = true;
+  Nanoseconds priority_step = std::chrono::seconds(10);  // see SchedulerConfig
+  std::shared_ptr<StepTrace> trace;                      // null: none is written
 };
 
 // How many values there were up to each bound and above the one before; the last count is of those above all bounds.

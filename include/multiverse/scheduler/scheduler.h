@@ -48,6 +48,10 @@ struct SchedulerCounters {  // totals since the start
   Nanoseconds execution{0};  // time in the executor
 };
 
+// Pages that the request may come to need at most: its prompt and max_tokens of each sample, bounded by what one
+// request may hold. Pages that it shares or finds are counted.
+std::int64_t projected_pages(const GenerateRequest& request, std::int64_t max_request_tokens);
+
 class Scheduler {
  public:
   // `executor`, `dialect` (may be null) and `clock` outlive the scheduler.
@@ -84,6 +88,7 @@ class Scheduler {
   std::int64_t evictions() const { return pool_.evictions(); }
   std::int32_t num_running() const { return static_cast<std::int32_t>(running_.size()); }
   std::int32_t num_waiting() const { return static_cast<std::int32_t>(waiting_.size()); }
+  std::int64_t waiting_pages() const { return waiting_pages_; }           // that requests that wait may come to need
   std::int64_t waiting_tokens() const { return waiting_tokens_; }         // prompt tokens of requests that wait
   const std::vector<RequestId>& preempted() const { return preempted_; }  // in the last step, in order
   std::int32_t branches_running() const;                                  // of requests that run
@@ -105,6 +110,7 @@ class Scheduler {
     std::optional<Nanoseconds> queued;  // set at its first admission
     std::int64_t cached_tokens = 0;
     std::int64_t prompt_tokens = 0;
+    std::int64_t projected_pages = 0;
     bool recomputing = false;              // preempted once: its tails are prefill until they are computed again
     std::int64_t ends_at_preemption = -1;  // ends_ when it was preempted last
     std::int64_t refused_at = -1;          // the step in which it found too few pages last, and
@@ -160,7 +166,7 @@ class Scheduler {
   std::set<std::pair<Nanoseconds, Entry*>> deadlines_;
   std::vector<Entry*> told_;  // with events that take_events() has not handed out
   std::int64_t arrivals_ = 0, ends_ = 0;
-  std::int64_t waiting_tokens_ = 0;
+  std::int64_t waiting_tokens_ = 0, waiting_pages_ = 0;
   double reserve_per_branch_;  // pages; between config_.reserve.least and most
   std::optional<RequestId> last_preempted_;
   SchedulerCounters counters_;
