@@ -1,0 +1,77 @@
+"""Step times of this machine for scripts/simulate_fleet: runs `multiverse bench decode` for several row counts and writes them as JSON,
+with least, median and most of the repeats, the machine, its load and the commit.
+
+  scripts/measure_steps --rows 1,8,64 --out steps.json [-- options of bench decode, such as --model DIR]"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from measure.experiment_tiny import about
+from measure.local_server import BINARY
+from measure.loadtest import numbers
+
+_STEP = re.compile(r"([\d.]+) ms a step")
+
+
+class BenchError(Exception):
+    pass
+
+
+def step_ms(binary: Path, rows: int, options: list[str]) -> float:
+    command = [str(binary), "bench", "decode", "--rows", str(rows), *options]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except OSError as error:
+        raise BenchError(f"{binary}: {error}; scripts/build release multiverse builds it") from error
+    found = _STEP.search(done.stdout)
+    if done.returncode or not found:
+        raise BenchError(f"`{' '.join(command)}` ended with {done.returncode} and no step time:\n{(done.stdout + done.stderr)[-1000:]}")
+    return float(found[1])
+
+
+def measure(binary: Path, rows: list[int], repeats: int, options: list[str]) -> dict:
+    """Row counts in turn, all of them `repeats` times, so that a slow minute of the machine doesn't fall on one of them."""
+    times: dict[int, list[float]] = {count: [] for count in rows}
+    load = os.getloadavg()[0]
+    for _ in range(repeats):
+        for count in rows:
+            times[count].append(step_ms(binary, count, options))
+    here = about()
+    return {
+        "rows": rows,
+        "ms": [statistics.median(times[count]) for count in rows],
+        "least_ms": [min(times[count]) for count in rows],
+        "most_ms": [max(times[count]) for count in rows],
+        "from": f"multiverse bench decode {' '.join(options)}, {here['machine']}, commit {here['commit']}, {repeats} repeats, load average {load:.1f} before",
+    }
+
+
+def main() -> int:
+    arguments = sys.argv[1:]
+    options = arguments[arguments.index("--") + 1 :] if "--" in arguments else []
+    parser = argparse.ArgumentParser(prog="scripts/measure_steps", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", default="1,2,4,8,16,32,64,128", metavar="LIST")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=Path("steps.json"))
+    parser.add_argument("--binary", type=Path, default=BINARY)
+    parsed = parser.parse_args(arguments[: arguments.index("--")] if "--" in arguments else arguments)
+    try:
+        result = measure(parsed.binary, sorted(set(numbers(parsed.rows, int))), parsed.repeats, options)
+    except BenchError as error:
+        print(f"measure_steps: {error}", file=sys.stderr)
+        return 1
+    parsed.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
