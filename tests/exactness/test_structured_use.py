@@ -61,6 +61,7 @@ def strict_request(rule: LabelRule, rng: random.Random, temperature: float) -> d
     }
 
 
+@pytest.mark.timeout(600 + 4 * STRICT_RUNS)
 @pytest.mark.parametrize(("name", "temperature"), [("qwen2", 1), (NPR, 1), (TRAINED, 2)])
 def test_strict_text_is_well_formed_always(
     checkpoints: dict[str, Path], seed: int, name: str, temperature: float
@@ -69,14 +70,14 @@ def test_strict_text_is_well_formed_always(
     directory = model_dir(checkpoints, name)
     rng, rule = random.Random(seed), rule_of(name, directory)
     asked = [strict_request(rule, rng, temperature) for _ in range(STRICT_RUNS)]
-    if name == TRAINED:  # half of them questions that it would answer well at a lower temperature
-        chats = questions(STRICT_RUNS // 2, seed)
+    # Half of the trained model's are questions that it would answer well at a lower temperature.
+    chats = questions(STRICT_RUNS // 2, seed) if name == TRAINED else []
+    strict = {"structure": "strict"}
     with running_server(directory) as client, concurrent.futures.ThreadPoolExecutor(CLIENTS) as pool:
-        answers = list(pool.map(lambda fields: client.complete(**fields), asked))
-        if name == TRAINED:
-            strict = {"structure": "strict"}
-            ask = lambda chat: client.chat(chat, max_tokens=200, temperature=temperature, multiverse=strict)  # noqa: E731
-            answers[: len(chats)] = pool.map(ask, chats)
+        answers = list(
+            pool.map(lambda chat: client.chat(chat, max_tokens=200, temperature=temperature, multiverse=strict), chats)
+        )
+        answers += pool.map(lambda fields: client.complete(**fields), asked[len(chats) :])
     blocks = paths = lengths = 0
     for answer, fields in zip(answers, asked):
         tokens = [*answer.prompt, *answer.tokens]
