@@ -1,7 +1,7 @@
 // First a row's slices, a block each: what all draws need of the whole vocabulary. Then a block for each draw. Filters
-// cut the tokens, in order of (logit, lowest id first), at a place that a radix search over 64-bit keys finds: by count
-// for top-k, by weight for top-p. Weights are whole numbers, so that their sums do not depend on the order of the
-// threads.
+// cut the tokens, in order of (logit, lowest id first), by count for top-k, by weight for top-p: a histogram over
+// distances from the greatest logit finds the bin of the last token kept, its few tokens are compared with each other.
+// Weights are whole numbers, so that their sums do not depend on the order of the threads.
 #include <cfloat>
 #include <cmath>
 
@@ -27,10 +27,12 @@ using Key = unsigned long long;
 
 struct Shared {
   Key bins[kBins];
+  Key keys[kWarps];
   double numbers[kWarps];
   int tokens[kWarps];
   Key chosen, before;
   int counter;
+  Key near_keys[kThreads], near_weights[kThreads];
 };
 
 __device__ Key order_of(float logit) {                                // rises with the logit
@@ -69,10 +71,20 @@ __device__ double sum_block(double value, double* shared) {
   return total;
 }
 
-// The key of the last token to keep: tokens are kept, greatest key first, while the weight of those before is below
-// `wanted`. weight_of(key, token): a whole number, the same on each call. `wanted` at most their sum, ≥ 1.
+// Logits by their distance from the greatest, in eighths of the temperature; what lies further than 32 is one bin.
+struct Distance {
+  float top, temperature;
+
+  __device__ int bin(float logit) const {
+    const float distance = (top - logit) / temperature * 8.0F;
+    return distance < kBins - 1 ? static_cast<int>(distance) : kBins - 1;
+  }
+};
+
+// The slow way, for a bin that holds more tokens than there are threads: digit by digit.
 template <class WeightOf>
-__device__ Key last_kept(const float* logits, int size, Key wanted, const WeightOf& weight_of, Shared& shared) {
+__device__ Key last_kept_by_digits(const float* logits, int size, Key wanted, const WeightOf& weight_of,
+                                   Shared& shared) {
   Key prefix = 0, before = 0;  // of the digits found so far; weight of the keys above them
   for (int shift = 56; shift >= 0; shift -= 8) {
     for (int i = threadIdx.x; i < kBins; i += kThreads) shared.bins[i] = 0;
@@ -100,7 +112,62 @@ __device__ Key last_kept(const float* logits, int size, Key wanted, const Weight
     prefix = shared.chosen;
     before = shared.before;
   }
+  sync_block();  // all have read them: the caller may write there
   return prefix;
+}
+
+// The key of the last token to keep: tokens are kept, greatest key first, while the weight of those before is below
+// `wanted`. weight_of(key, token): a whole number, the same on each call. `wanted` at most their sum, ≥ 1.
+template <class WeightOf>
+__device__ Key last_kept(const float* logits, int size, const Distance& distance, Key wanted, const WeightOf& weight_of,
+                         Shared& shared) {
+  // The bin in which the sum reaches `wanted`.
+  for (int i = threadIdx.x; i < kBins; i += kThreads) shared.bins[i] = 0;
+  sync_block();
+  Key far = 0;  // most tokens: added up by each thread first
+  for (int token = threadIdx.x; token < size; token += kThreads) {
+    const Key weight = weight_of(key_of(logits[token], token), token);
+    const int bin = distance.bin(logits[token]);
+    if (bin == kBins - 1) {
+      far += weight;
+    } else if (weight > 0) {
+      atomic_add(&shared.bins[bin], weight);
+    }
+  }
+  if (far > 0) atomic_add(&shared.bins[kBins - 1], far);
+  sync_block();
+  if (threadIdx.x == 0) {
+    Key above = 0;
+    int bin = 0;
+    while (bin < kBins - 1 && above + shared.bins[bin] < wanted) above += shared.bins[bin++];
+    shared.chosen = static_cast<Key>(bin);
+    shared.before = above;
+    shared.counter = 0;
+  }
+  sync_block();
+  // Its tokens, one for each thread.
+  const int chosen = static_cast<int>(shared.chosen);
+  const Key before = shared.before;
+  for (int token = threadIdx.x; token < size; token += kThreads) {
+    if (distance.bin(logits[token]) != chosen) continue;
+    const Key key = key_of(logits[token], token), weight = weight_of(key, token);
+    if (weight == 0) continue;
+    const int place = atomic_add(&shared.counter, 1);
+    if (place >= kThreads) continue;
+    shared.near_keys[place] = key;
+    shared.near_weights[place] = weight;
+  }
+  sync_block();
+  const int count = shared.counter;
+  if (count > kThreads) return last_kept_by_digits(logits, size, wanted, weight_of, shared);
+  Key mine = 0;  // inverted, so that the greatest is of the last kept
+  if (static_cast<int>(threadIdx.x) < count) {
+    const Key key = shared.near_keys[threadIdx.x];
+    Key above = before;
+    for (int i = 0; i < count; ++i) above += shared.near_keys[i] > key ? shared.near_weights[i] : 0;
+    if (above < wanted) mine = ~key;
+  }
+  return ~max_block(mine, shared.keys);
 }
 
 __device__ float bounded(float x) {  // later arithmetic cannot turn it into NaN
@@ -191,14 +258,17 @@ __device__ int draw(const SampleTask& task, const float* logits, int size, int l
   if (!(task.temperature > 0.0F)) return likeliest;
   const double top = logits[likeliest], temperature = task.temperature;
   const auto scaled = [&](int token) { return (static_cast<double>(logits[token]) - top) / temperature; };
+  const Distance distance = {logits[likeliest], task.temperature};
   Key last = 0;  // keys below it are out
   if (task.top_k > 0 && task.top_k < size) {
     last = last_kept(
-        logits, size, static_cast<Key>(task.top_k), [](Key, int) { return Key{1}; }, shared);
+        logits, size, distance, static_cast<Key>(task.top_k), [](Key, int) { return Key{1}; }, shared);
   }
   if (task.top_p < 1.0F) {
     const auto weight_of = [&](Key key, int token) {
-      return key < last ? Key{0} : static_cast<Key>(exp(scaled(token)) * kWeightOne);
+      const double logit = scaled(token);
+      // Below -31 the weight is less than one: no need to compute it.
+      return key < last || logit < -31.0 ? Key{0} : static_cast<Key>(exp(logit) * kWeightOne);
     };
     if (threadIdx.x == 0) shared.before = 0;
     sync_block();
@@ -210,7 +280,7 @@ __device__ int draw(const SampleTask& task, const float* logits, int size, int l
     sync_block();
     Key wanted = static_cast<Key>(ceil(static_cast<double>(task.top_p) * static_cast<double>(total)));
     wanted = wanted < 1 ? 1 : wanted > total ? total : wanted;
-    const Key nucleus = last_kept(logits, size, wanted, weight_of, shared);
+    const Key nucleus = last_kept(logits, size, distance, wanted, weight_of, shared);
     if (nucleus > last) last = nucleus;
   }
   // Tokens so far below the greatest that even the luckiest draw loses to its unluckiest are not tried.
@@ -292,7 +362,7 @@ __global__ void __launch_bounds__(kThreads) sample_tasks(SamplingArgs args) {
   if (task.top_logprobs <= 0) return;
   const int count = task.top_logprobs < size ? task.top_logprobs : size;
   const Key last = last_kept(
-      raw, size, static_cast<Key>(count), [](Key, int) { return Key{1}; }, shared);
+      raw, size, Distance{largest, 1.0F}, static_cast<Key>(count), [](Key, int) { return Key{1}; }, shared);
   if (threadIdx.x == 0) shared.counter = 0;
   sync_block();
   for (int i = threadIdx.x; i < size; i += kThreads) {

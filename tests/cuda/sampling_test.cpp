@@ -153,6 +153,27 @@ TEST_F(CudaSampling, MasksThatLeaveNothingAreDropped) {
   expect_as_on_cpu(logits, 3, plan, "masks");
 }
 
+// More tokens lie side by side than a block has threads.
+TEST_F(CudaSampling, FlatLogits) {
+  std::mt19937 random(fresh_seed());
+  const std::int32_t vocab = 2500;
+  std::vector<float> logits(static_cast<std::size_t>(vocab));
+  for (float& x : logits) x = 1.0F + static_cast<float>(random() % 50) * 1e-4F;
+  std::list<SamplingParams> params;
+  StepPlan plan;
+  for (const auto& [top_k, top_p] : {std::pair{1700, 1.0F}, {0, 0.7F}, {1200, 0.3F}}) {
+    SamplingParams& p = params.emplace_back();
+    p.top_k = top_k;
+    p.top_p = top_p;
+    SampleRequest request;
+    request.params = &p;
+    request.key = {random(), random(), 3};
+    request.top_logprobs = 1500;
+    plan.samples.push_back(request);
+  }
+  expect_as_on_cpu(logits, vocab, plan, "flat");
+}
+
 TEST_F(CudaSampling, AllLikeliestInOrder) {
   std::mt19937 random(fresh_seed());
   const std::int32_t vocab = 200;

@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <functional>
 #include <memory>
+#include <random>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -199,7 +200,11 @@ void bench_small() {
   const Memory hidden(64 * 8192 * 4), weight(8192 * 4), out(64 * 8192 * 2), logits(64 * 152064 * 4),
       work(64 * 152064 * 4), outcomes(4096), slices(64 * kSampleSlices * sizeof(SampleSlice));
   hidden.randomize(64 * 8192 * 2);  // as float32: numbers of about 0.02
-  logits.randomize(64 * 152064 * 2);
+  std::mt19937 random(1);
+  std::normal_distribution<float> normal(0.0F, 3.0F);
+  std::vector<float> numbers(64 * 152064);
+  for (float& x : numbers) x = normal(random);
+  check(cudaMemcpy(logits.as<float>(), numbers.data(), numbers.size() * 4, cudaMemcpyHostToDevice));
   for (const std::int32_t rows : {1, 64}) {
     print("norm of 5120, " + std::to_string(rows) + " rows",
           measure(64,
@@ -210,10 +215,11 @@ void bench_small() {
           rows * 5120.0 * 6.0);
     std::vector<SampleTask> tasks(static_cast<std::size_t>(rows));
     for (std::int32_t i = 0; i < rows; ++i) tasks[static_cast<std::size_t>(i)].logits_row = i;
-    for (const int kind : {0, 1, 2}) {
+    for (const int kind : {0, 1, 2, 3}) {
       for (SampleTask& task : tasks) {
-        task.temperature = kind == 0 ? 0.0F : 1.0F;
-        task.top_p = kind == 2 ? 0.95F : 1.0F;
+        task.temperature = kind == 0 ? 0.0F : 0.6F;
+        task.top_p = kind >= 2 ? 0.95F : 1.0F;
+        task.top_k = kind == 3 ? 20 : 0;
       }
       const auto on_device = send(tasks);
       SamplingArgs args;

@@ -43,6 +43,11 @@ T* as(const Device::Memory& memory) {
   return static_cast<T*>(memory.get());
 }
 
+// Bytes of the outcomes, before the entries of their top lists.
+std::int64_t top_offset(const SamplePlan& samples) {
+  return static_cast<std::int64_t>(samples.tasks.size() * sizeof(SampleOutcome));
+}
+
 Status check_model(const ModelConfig& config) {
   if (config.head_dim != 64 && config.head_dim != 128) {
     return Error{ErrorCode::kUnsupported,
@@ -382,8 +387,7 @@ void CudaExecutor::head(const Inputs& inputs, std::int32_t first_logit, std::int
 
 // Device memory: the outcomes of all tasks, then the entries of their top lists.
 void CudaExecutor::reserve_outcomes(const SamplePlan& samples) {
-  const std::int64_t bytes = StepUpload::padded<SampleOutcome>(static_cast<std::int64_t>(samples.tasks.size())) +
-                             StepUpload::padded<TokenLogprobOutcome>(samples.num_top);
+  const std::int64_t bytes = top_offset(samples) + samples.num_top * std::int64_t{sizeof(TokenLogprobOutcome)};
   if (bytes > outcome_capacity_) {
     outcome_capacity_ = 2 * bytes;
     outcomes_ = device_->allocate(outcome_capacity_);
@@ -403,8 +407,7 @@ void CudaExecutor::sample(const SamplePlan& samples, std::int32_t first_logit, s
   args.work = as<float>(buffers_.work);
   args.slices = as<kernels::cuda::SampleSlice>(buffers_.slices);
   args.vocab_size = info_.vocab_size;
-  args.top = reinterpret_cast<TokenLogprobOutcome*>(
-      as<char>(outcomes_) + StepUpload::padded<SampleOutcome>(static_cast<std::int64_t>(samples.tasks.size())));
+  args.top = reinterpret_cast<TokenLogprobOutcome*>(as<char>(outcomes_) + top_offset(samples));
   for (auto task = begin; task < end; task += args.num_tasks) {
     const auto index = task - samples.tasks.begin();
     args.tasks = sampling_.tasks + index;
@@ -418,8 +421,7 @@ void CudaExecutor::take_results(const StepPlan& plan, const SamplePlan& samples,
   if (outcome_bytes_ > 0) device_->download(outcomes_host_.get(), outcomes_.get(), outcome_bytes_);
   device_->synchronize();
   const auto* outcomes = as<SampleOutcome>(outcomes_host_);
-  const auto* top = reinterpret_cast<const TokenLogprobOutcome*>(
-      as<char>(outcomes_host_) + StepUpload::padded<SampleOutcome>(static_cast<std::int64_t>(samples.tasks.size())));
+  const auto* top = reinterpret_cast<const TokenLogprobOutcome*>(as<char>(outcomes_host_) + top_offset(samples));
   for (std::size_t i = 0; i < samples.tasks.size(); ++i) {
     const auto index = static_cast<std::size_t>(samples.order[i]);
     if (outcomes[i].valid == 0) {
