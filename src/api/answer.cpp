@@ -239,7 +239,8 @@ OrderedJson AnswerWriter::branch_chunk(int index, const BranchNews& news) const 
                      {"index", index},
                      {"event", news_name(news.kind)},
                      {"text", news.text},
-                     {"tokens", news.tokens}};
+                     {"tokens", news.tokens},
+                     {"step", news.step}};
   return event;
 }
 

@@ -1,5 +1,6 @@
 #include "multiverse/api/canonical_text.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "multiverse/base/check.h"
@@ -11,6 +12,9 @@ struct CanonicalText::Branch {
   std::int32_t handle = 0;
   std::string id, parent, label;
   std::int64_t tokens = 0;
+  std::int32_t parent_handle = 0;
+  std::int64_t step = 0;       // BranchNews::step
+  std::int64_t join_step = 0;  // the greatest of its ended paths
   bool ended = false;
   bool cut = false;
   // A run is what the branch writes between two forks. UTF-8 sequences and a branch's own stop strings end with it.
@@ -43,6 +47,7 @@ void CanonicalText::add(const TokenEvent& event) {
   if (done_) return;
   Branch& writer = branch(event.branch);
   ++writer.tokens;
+  if (!event.forced) ++writer.step;
   std::string text;
   if (event.end_of_text) {
     // An end token ends the reply where it stands, also inside a path (a stop token): nothing follows its branch.
@@ -67,6 +72,8 @@ void CanonicalText::add(const ForkEvent& event) {
     created->id = to_string(child.address);
     created->parent = parent.id;
     created->label = child.label;
+    created->step = parent.step;
+    created->parent_handle = parent.handle;
     created->own_stops = StopMatcher(stops_);
     report(*created, BranchNews::Kind::kFork);
     const bool fresh = branches_.emplace(child.branch, std::move(created)).second;
@@ -82,13 +89,19 @@ void CanonicalText::add(const BranchEndEvent& event) {
   Branch& ended = branch(event.branch);
   end_run(ended);
   ended.ended = true;
+  // A cut may have ended the parent before.
+  if (const auto parent = branches_.find(ended.parent_handle); parent != branches_.end()) {
+    parent->second->join_step = std::max(parent->second->join_step, ended.step);
+  }
   report(ended, BranchNews::Kind::kEnd);
   advance();
 }
 
 void CanonicalText::add(const JoinEvent& event) {
   if (done_) return;
-  report(branch(event.parent), BranchNews::Kind::kJoin);
+  Branch& parent = branch(event.parent);
+  parent.step = std::max(parent.step, parent.join_step);
+  report(parent, BranchNews::Kind::kJoin);
 }
 
 void CanonicalText::finish() {
@@ -126,11 +139,13 @@ void CanonicalText::report(const Branch& branch, BranchNews::Kind kind, std::str
       if (news->id == branch.id) {
         news->text += text;
         news->tokens = branch.tokens;
+        news->step = branch.step;
         return;
       }
     }
   }
-  news_.push_back({kind, branch.id, branch.parent, branch.handle == 0, branch.label, std::move(text), branch.tokens});
+  news_.push_back(
+      {kind, branch.id, branch.parent, branch.handle == 0, branch.label, std::move(text), branch.tokens, branch.step});
 }
 
 void CanonicalText::advance() {

@@ -135,7 +135,7 @@ TEST(Stream, EqualsTheAnswerWithBranchesAndWithout) {
 
   std::string text;
   std::map<std::string, std::string> branches;
-  std::map<std::string, std::int64_t> tokens;
+  std::map<std::string, std::int64_t> tokens, steps;
   std::vector<std::string> structure;
   const auto sent =
       events(stream(kChat + R"(,"stream":true,"stream_options":{"include_branches":true}})", true, engine));
@@ -149,6 +149,8 @@ TEST(Stream, EqualsTheAnswerWithBranchesAndWithout) {
     EXPECT_EQ(branch["index"], 0);
     branches[branch["id"]] += branch["text"];
     tokens[branch["id"]] = branch["tokens"];
+    EXPECT_GE(branch["step"], steps[branch["id"]]);
+    steps[branch["id"]] = branch["step"];
     if (branch["event"] != "token")
       structure.push_back(branch["event"].get<std::string>() + branch["id"].get<std::string>());
   }
@@ -159,6 +161,8 @@ TEST(Stream, EqualsTheAnswerWithBranchesAndWithout) {
   EXPECT_EQ(tokens[""] + tokens["1.1"] + tokens["1.2"], whole["usage"]["completion_tokens"].get<std::int64_t>());
   const std::vector<std::string> expected{"fork1.1", "fork1.2", "end1.2", "end1.1", "join"};
   EXPECT_EQ(structure, expected);
+  // Two paths of the same length after four drawn tokens; the root goes on from the longest, to the usage's steps.
+  EXPECT_EQ(steps, (std::map<std::string, std::int64_t>{{"", 11}, {"1.1", 7}, {"1.2", 7}}));
 }
 
 TEST(Stream, AStopStringInAHeldPathReachesTheEngine) {

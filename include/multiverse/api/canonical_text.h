@@ -36,6 +36,7 @@ struct BranchNews {
   std::string label;
   std::string text;         // kToken only
   std::int64_t tokens = 0;  // that the branch has so far, forced ones included
+  std::int64_t step = 0;    // drawn tokens so far on the longest chain that leads here: passes of an engine at its best
 };
 
 // Takes the events of one sample and gives text and tokens in canonical order, cut before the first stop string. The
