@@ -1,11 +1,10 @@
 // `multiverse inspect`: the tree of a structured text.
 #include <algorithm>
 #include <cstdio>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
-#include "multiverse/dialect/structure.h"
+#include "multiverse/api/structure_report.h"
 #include "multiverse/exec/step.h"
 
 #include "commands/commands.h"
@@ -67,20 +66,8 @@ std::string excerpt(const Tokenizer& tokenizer, const std::vector<TokenId>& toke
   return shortened ? text + "…" : text;
 }
 
-// Line and column (of bytes, from 1) at which a token begins.
-std::string place_of(const Tokenizer& tokenizer, const std::vector<TokenId>& tokens, std::int32_t token) {
-  std::size_t line = 1, column = 1;
-  for (std::int32_t i = 0; i < token; ++i) {
-    for (const char c : tokenizer.token_bytes(tokens[static_cast<std::size_t>(i)])) {
-      column = c == '\n' ? 1 : column + 1;
-      line += c == '\n' ? 1 : 0;
-    }
-  }
-  return concat("line ", line, ", column ", column);
-}
-
-void draw(const Tokenizer& tokenizer, const Trace& trace, const std::vector<TokenId>& tokens,
-          const Structure& structure) {
+void draw(const Tokenizer& tokenizer, const Trace& trace, const StructuredText& text) {
+  const auto& [tokens, structure] = text;
   const TreeStatistics& counted = structure.statistics;
   const double ratio = counted.critical_path_tokens > 0
                            ? static_cast<double>(tokens.size()) / static_cast<double>(counted.critical_path_tokens)
@@ -98,41 +85,11 @@ void draw(const Tokenizer& tokenizer, const Trace& trace, const std::vector<Toke
                 to_string(path.address).c_str(), path.own_tokens, path.ended ? "" : " (never closed)",
                 excerpt(tokenizer, tokens, path.begin + 2, path.end).c_str());
   }
-  for (const std::int32_t token : structure.malformed) {
+  for (const MalformedPlace& place : malformed_places(text, tokenizer)) {
     std::printf("  malformed: %s at token %d, %s\n",
-                std::string(tokenizer.token_bytes(tokens[static_cast<std::size_t>(token)])).c_str(), token,
-                place_of(tokenizer, tokens, token).c_str());
+                std::string(tokenizer.token_bytes(tokens[static_cast<std::size_t>(place.token)])).c_str(), place.token,
+                place.text().c_str());
   }
-}
-
-nlohmann::ordered_json describe(const Tokenizer& tokenizer, const Trace& trace, const std::vector<TokenId>& tokens,
-                                const Structure& structure) {
-  const TreeStatistics& counted = structure.statistics;
-  nlohmann::ordered_json out = {{"id", trace.name},
-                                {"tokens", tokens.size()},
-                                {"critical_path_tokens", counted.critical_path_tokens},
-                                {"steps", counted.steps},
-                                {"blocks", counted.blocks},
-                                {"paths", counted.paths},
-                                {"max_width", counted.max_width},
-                                {"max_depth", counted.max_depth},
-                                {"malformed", counted.malformed}};
-  out["tree"] = nlohmann::ordered_json::array();
-  for (const TextPath& path : structure.paths) {
-    out["tree"].push_back({{"id", to_string(path.address)},
-                           {"label", path.label},
-                           {"begin", path.begin},
-                           {"end", path.end},
-                           {"tokens", path.own_tokens},
-                           {"ended", path.ended}});
-  }
-  out["malformed_at"] = nlohmann::ordered_json::array();
-  for (const std::int32_t token : structure.malformed) {
-    out["malformed_at"].push_back({{"token", token},
-                                   {"text", tokenizer.token_bytes(tokens[static_cast<std::size_t>(token)])},
-                                   {"place", place_of(tokenizer, tokens, token)}});
-  }
-  return out;
 }
 
 Status inspect(const Options& options) {
@@ -147,14 +104,11 @@ Status inspect(const Options& options) {
   Result<std::vector<Trace>> traces = read_traces(options.file);
   if (!traces.ok()) return traces.error();
   for (const Trace& trace : traces.value()) {
-    const std::vector<TokenId> tokens = tokenizer.encode(trace.completion, Trust::kAll);
-    const Structure structure = read_structure(tokens, *dialect.value(), StructureLimits{});
+    const StructuredText text(trace.completion, tokenizer, *dialect.value());
     if (options.json) {
-      std::puts(describe(tokenizer, trace, tokens, structure)
-                    .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace)
-                    .c_str());
+      std::puts(structure_report(trace.name, text, tokenizer, /*segments=*/false).c_str());
     } else {
-      draw(tokenizer, trace, tokens, structure);
+      draw(tokenizer, trace, text);
     }
   }
   return ok_status();

@@ -129,6 +129,7 @@ class Reader {
     if (segment_begin_ == segment_end_) {
       segment_begin_ = segment_end_ = i;
       segment_position_ = branch.chain.position;
+      segment_step_ = branch.chain.step;
     }
     ++segment_end_;
     out_.forced.push_back(forced);
@@ -147,7 +148,9 @@ class Reader {
   void close_segment() {
     if (segment_begin_ == segment_end_) return;
     const auto index = static_cast<std::int32_t>(out_.segments.size());
-    out_.segments.push_back({segment_begin_, segment_end_, segment_position_, top().context, top().lineage});
+    const std::int32_t path = open_paths_.empty() ? -1 : static_cast<std::int32_t>(open_paths_.back());
+    out_.segments.push_back(
+        {segment_begin_, segment_end_, segment_position_, top().context, top().lineage, path, segment_step_});
     top().lineage = {index, false, {}};
     top().context.push_back(index);
     for (OpenFork& fork : top().open_forks) fork.path_view.push_back(index);
@@ -279,6 +282,7 @@ class Reader {
   Structure out_;
   Expected expected_ = Expected::kNothing;
   std::int32_t segment_begin_ = 0, segment_end_ = 0, segment_position_ = 0;  // what is not yet closed
+  std::int64_t segment_step_ = 0;
   bool fork_pending_ = false;  // the fork token was read, its separator not yet
   std::int32_t fork_position_ = 0;
   bool closed_path_ = false;  // </Path> was read, its separator not yet

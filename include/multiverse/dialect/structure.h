@@ -64,6 +64,8 @@ struct TextSegment {
   std::int32_t first_position = 0;
   std::vector<std::int32_t> context;
   Lineage lineage;
+  std::int32_t path = -1;       // whose it is: index into Structure::paths; -1: the root's
+  std::int64_t first_step = 0;  // of its first token, as in ChainState
 };
 
 // A branch that the text leaves open.
