@@ -28,8 +28,8 @@ OrderedJson segments_of(const StructuredText& text, const Tokenizer& tokenizer) 
   OrderedJson out = OrderedJson::array();
   for (const TextSegment& segment : text.structure.segments) {
     const auto begin = text.tokens.begin() + segment.begin, end = text.tokens.begin() + segment.end;
-    const auto drawn = std::count(text.structure.forced.begin() + segment.begin,
-                                  text.structure.forced.begin() + segment.end, false);
+    const auto drawn =
+        std::count(text.structure.forced.begin() + segment.begin, text.structure.forced.begin() + segment.end, false);
     const std::string id =
         segment.path < 0 ? "" : to_string(text.structure.paths[static_cast<std::size_t>(segment.path)].address);
     out.push_back({{"id", id},

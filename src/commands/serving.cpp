@@ -122,6 +122,11 @@ Result<std::shared_ptr<ServedModel>> read_texts(const ServerConfig& config, cons
   return model;
 }
 
+// As written: a name that happens to resolve to one is none.
+bool is_loopback(std::string_view host) {
+  return host == "localhost" || host == "::1" || host.substr(0, 4) == "127.";
+}
+
 }  // namespace
 
 Result<std::shared_ptr<ServedModel>> load_texts(const ServerConfig& config) {
@@ -180,6 +185,7 @@ Result<HttpOptions> http_options(const ServerConfig& config) {
   options.stall_timeout = to_milliseconds(config.stall_timeout_seconds);
   options.ping_interval = to_milliseconds(config.ping_interval_seconds);
   options.api_keys = std::move(keys).value();
+  options.ui = config.ui.value_or(is_loopback(config.host));
   return options;
 }
 

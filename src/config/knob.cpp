@@ -114,7 +114,14 @@ std::size_t edit_distance(std::string_view a, std::string_view b) {
 template <class T>
 using MemberType = T ServerConfig::*;
 
+constexpr std::string_view kOpen = "auto";  // a flag that was not said; null in a file
+
 }  // namespace
+
+bool is_flag(const Knob& knob) {
+  return std::holds_alternative<MemberType<bool>>(knob.member) ||
+         std::holds_alternative<MemberType<std::optional<bool>>>(knob.member);
+}
 
 std::string flag_of(std::string_view name) {
   std::string out = "--" + std::string(name);
@@ -137,7 +144,8 @@ std::string allowed(const Knob& knob) {
   if (std::holds_alternative<MemberType<double>>(knob.member)) {
     return concat("a number from ", knob.min, " to ", knob.max);
   }
-  if (std::holds_alternative<MemberType<bool>>(knob.member)) return "true or false";
+  if (std::holds_alternative<MemberType<std::optional<bool>>>(knob.member)) return "true, false or auto";
+  if (is_flag(knob)) return "true or false";
   if (std::holds_alternative<MemberType<std::vector<std::string>>>(knob.member)) return "names separated by commas";
   if (knob.choices.empty()) return "a text";
   std::string out = knob.choices.size() > 1 ? "one of " : "";
@@ -159,6 +167,8 @@ std::string value_text(const Knob& knob, const ServerConfig& config) {
           return number_text(value);
         } else if constexpr (std::is_same_v<T, bool>) {
           return value ? "true" : "false";
+        } else if constexpr (std::is_same_v<T, std::optional<bool>>) {
+          return !value ? std::string(kOpen) : *value ? "true" : "false";
         } else {
           std::string out;
           for (const std::string& item : value) out += (out.empty() ? "" : ",") + item;
@@ -186,6 +196,10 @@ bool set_from_text(const Knob& knob, std::string_view text, ServerConfig& config
           return take(field, parse_number(knob, text));
         } else if constexpr (std::is_same_v<T, bool>) {
           return take(field, parse_flag(text));
+        } else if constexpr (std::is_same_v<T, std::optional<bool>>) {
+          if (text != kOpen) return take(field, parse_flag(text));
+          field = std::nullopt;
+          return true;
         } else {
           return take(field, parse_list(text));
         }

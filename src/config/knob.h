@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -13,8 +14,9 @@
 namespace multiverse {
 
 struct Knob {
-  using Member = std::variant<std::string ServerConfig::*, std::int64_t ServerConfig::*, double ServerConfig::*,
-                              bool ServerConfig::*, std::vector<std::string> ServerConfig::*>;
+  using Member =
+      std::variant<std::string ServerConfig::*, std::int64_t ServerConfig::*, double ServerConfig::*,
+                   bool ServerConfig::*, std::optional<bool> ServerConfig::*, std::vector<std::string> ServerConfig::*>;
   std::string_view group;
   std::string_view name;  // as in the file: max_rows
   Member member;
@@ -30,6 +32,9 @@ struct Knob {
 
 // In the order of --help; knobs of a group stand together.
 const std::vector<Knob>& server_knobs();
+
+// --NAME and --no-NAME: true, false, or open ("auto", null in a file) where the field is an optional.
+bool is_flag(const Knob& knob);
 
 // "--max-rows" and "MULTIVERSE_MAX_ROWS" of "max_rows".
 std::string flag_of(std::string_view name);

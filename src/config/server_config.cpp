@@ -33,10 +33,6 @@ const Knob* find_knob(std::string_view name) {
   return found == knobs.end() ? nullptr : &*found;
 }
 
-bool is_flag(const Knob& knob) {
-  return std::holds_alternative<bool ServerConfig::*>(knob.member);
-}
-
 // "; did you mean 'x'?" or where to look.
 std::string suggestion(std::string_view name, const std::vector<std::string>& names) {
   const std::string near = nearest(name, names);
@@ -112,6 +108,11 @@ Status apply_file(const std::string& path, ServerConfig& config) {
     const Knob* knob = find_knob(key);
     if (knob == nullptr) {
       return invalid_argument(concat(path, ": unknown key '", key, "'", suggestion(key, server_knob_names())), key);
+    }
+    if (const auto* open = std::get_if<std::optional<bool> ServerConfig::*>(&knob->member);
+        open != nullptr && value.is_null()) {
+      config.** open = std::nullopt;
+      continue;
     }
     const auto text = text_of(value);
     if (!type_fits(*knob, value) || !text || !set_from_text(*knob, *text, config)) {
@@ -246,7 +247,15 @@ std::vector<std::string> server_knob_names() {
 std::string to_json(const ServerConfig& config) {
   Json out = Json::object();
   for (const Knob& knob : server_knobs()) {
-    std::visit([&](auto member) { out[std::string(knob.name)] = config.*member; }, knob.member);
+    std::visit(
+        [&](auto member) {
+          if constexpr (std::is_same_v<decltype(member), std::optional<bool> ServerConfig::*>) {
+            out[std::string(knob.name)] = config.*member ? Json(*(config.*member)) : Json(nullptr);
+          } else {
+            out[std::string(knob.name)] = config.*member;
+          }
+        },
+        knob.member);
   }
   return out.dump(2, ' ', false, Json::error_handler_t::replace);
 }

@@ -35,16 +35,19 @@ void append_wrapped(std::string& out, std::string_view text) {
 void append_knob(std::string& out, const Knob& knob) {
   static const ServerConfig defaults;
   const std::string flag = flag_of(knob.name);
-  const bool is_flag = std::holds_alternative<bool ServerConfig::*>(knob.member);
-  if (is_flag) {
-    out += concat("  ", flag, ", --no-", flag.substr(2),
-                  "  (default: ", value_text(knob, defaults) == "true" ? "on" : "off", ")\n");
+  if (is_flag(knob)) {
+    const std::string value = value_text(knob, defaults);
+    out += concat("  ", flag, ", --no-", flag.substr(2), "  (default: ",
+                  value == "true"    ? "on"
+                  : value == "false" ? "off"
+                                     : value,
+                  ")\n");
   } else {
     const std::string value = value_text(knob, defaults);
     out += concat("  ", flag, " ", knob.value, value.empty() ? "" : concat("  (default: ", value, ")"), "\n");
   }
   append_wrapped(out, knob.description);
-  const bool says_more = !is_flag && allowed(knob) != "a text" && allowed(knob) != "names separated by commas";
+  const bool says_more = !is_flag(knob) && allowed(knob) != "a text" && allowed(knob) != "names separated by commas";
   if (says_more) append_wrapped(out, concat("Allowed: ", allowed(knob), "."));
   if (!knob.example.empty()) append_wrapped(out, concat("Example: ", flag, " ", knob.example));
 }

@@ -121,6 +121,12 @@ std::vector<Knob> address_knobs() {
        .min = 0,
        .max = 65535},
       {.group = group,
+       .name = "ui",
+       .member = &C::ui,
+       .value = "",
+       .description = "The web page at /. auto has it where the host is a loopback address. It needs no key to be "
+                      "loaded; what it asks does."},
+      {.group = group,
        .name = "max_connections",
        .member = &C::max_connections,
        .value = "N",

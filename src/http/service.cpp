@@ -7,10 +7,12 @@
 
 #include "multiverse/api/endpoints.h"
 #include "multiverse/api/error_body.h"
+#include "multiverse/api/structure_report.h"
 #include "multiverse/base/log.h"
 
 #include "http/auth.h"
 #include "http/generation_loop.h"
+#include "http/page.h"
 
 namespace multiverse {
 
@@ -23,27 +25,33 @@ struct Service::Route {
   std::string_view path;  // ends in "/{id}": any one segment
   bool is_public;         // needs no key
   void (Service::*handler)(Exchange&, const std::string& body);
+  bool of_page = false;  // there only with HttpOptions::ui
 
-  static const std::array<Route, 12>& table();
+  static const std::array<Route, 15>& table();
   bool matches(std::string_view given) const;
-  // Whether the address for `audience` has the route; /metrics may have moved away from that of the clients.
-  bool stands_on(Audience audience, bool metrics_apart) const {
+  // Whether the address for `audience` has the route; /metrics may have moved away from that of the clients, and the
+  // page may be off.
+  bool stands_on(Audience audience, bool metrics_apart, bool ui) const {
     const bool for_operators = path == kMetricsPath;
+    if (of_page) return ui && audience == Audience::kClients;
     return audience == Audience::kOperators ? is_public || for_operators : !for_operators || !metrics_apart;
   }
 };
 
-const std::array<Service::Route, 12>& Service::Route::table() {
-  static const std::array<Route, 12> kRoutes{{
+const std::array<Service::Route, 15>& Service::Route::table() {
+  static const std::array<Route, 15> kRoutes{{
       {"GET", "/livez", true, &Service::live},
       {"GET", "/readyz", true, &Service::ready},
       {"GET", "/health", true, &Service::ready},
       {"GET", "/version", false, &Service::version},
       {"GET", kMetricsPath, false, &Service::metrics_page},
+      {"GET", "/", true, &Service::page, true},
+      {"GET", "/page/{id}", true, &Service::page, true},
       {"GET", "/v1/models", false, &Service::models},
       {"GET", "/v1/models/{id}", false, &Service::one_model},
       {"POST", "/tokenize", false, &Service::tokenize},
       {"POST", "/detokenize", false, &Service::detokenize},
+      {"POST", "/inspect", false, &Service::inspect},
       {"POST", "/v1/chat/completions/render", false, &Service::render},
       {"POST", "/v1/chat/completions", false, &Service::chat},
       {"POST", "/v1/completions", false, &Service::completions},
@@ -201,7 +209,8 @@ void Service::dispatch(Exchange& exchange, Audience audience) {
   std::string allowed;
   const std::string_view method = head.method == "HEAD" ? std::string_view("GET") : std::string_view(head.method);
   for (const Route& route : Route::table()) {
-    if (!route.matches(head.path) || !route.stands_on(audience, options_.metrics_port.has_value())) continue;
+    if (!route.matches(head.path) || !route.stands_on(audience, options_.metrics_port.has_value(), options_.ui))
+      continue;
     exchange.route = route.path;
     if (route.method == method) found = &route;
     allowed = route.method == "GET" ? "GET, HEAD" : std::string(route.method);
@@ -313,6 +322,21 @@ void Service::tokenize(Exchange& exchange, const std::string& body) {
 void Service::detokenize(Exchange& exchange, const std::string& body) {
   const Backend serving = backend();
   if (check_ready(exchange, serving)) send_result(exchange, detokenize_body(body, *serving.model));
+}
+
+void Service::inspect(Exchange& exchange, const std::string& body) {
+  const Backend serving = backend();
+  if (check_ready(exchange, serving)) send_result(exchange, inspect_body(body, *serving.model));
+}
+
+// While the model is still being loaded too: the page says so.
+void Service::page(Exchange& exchange, const std::string& /*body*/) {
+  const std::string& path = exchange.head().path;
+  const PageFile* file = find_page_file(path.substr(path.rfind('/') + 1));
+  if (file == nullptr) {
+    return exchange.send_error({ErrorCode::kNotFound, "the page has no such file", "", "route_not_found"});
+  }
+  send_page_file(exchange, *file);
 }
 
 void Service::render(Exchange& exchange, const std::string& body) {

@@ -62,6 +62,8 @@ class Service {
   void one_model(Exchange& exchange, const std::string& body);
   void tokenize(Exchange& exchange, const std::string& body);
   void detokenize(Exchange& exchange, const std::string& body);
+  void inspect(Exchange& exchange, const std::string& body);
+  void page(Exchange& exchange, const std::string& body);
   void render(Exchange& exchange, const std::string& body);
   void chat(Exchange& exchange, const std::string& body);
   void completions(Exchange& exchange, const std::string& body);

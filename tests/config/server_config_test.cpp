@@ -170,19 +170,28 @@ TEST_F(ServerConfigTest, PrintedConfigsReadBackTheSame) {
   EXPECT_EQ(to_json(loaded({"--config", file(to_json(config))})), to_json(config));
 }
 
+// A flag that may be left open: null in a file, the address decides.
+TEST_F(ServerConfigTest, ThePageIsOpenUntilSaid) {
+  EXPECT_FALSE(loaded({"--model=m"}).ui.has_value());
+  EXPECT_EQ(loaded({"--model=m", "--ui"}).ui, true);
+  EXPECT_EQ(loaded({"--model=m", "--no-ui"}).ui, false);
+  const std::string path = file(R"({"model": "m", "ui": null})");
+  EXPECT_FALSE(loaded({"--config", path}).ui.has_value());
+  EXPECT_EQ(loaded({"--config", path, "--no-ui"}).ui, false);
+}
+
 // Every knob, at random allowed values: the same through file, environment and command line.
 TEST_F(ServerConfigTest, AllKnobsMeanTheSameEverywhere) {
   const unsigned seed = std::random_device{}();
   SCOPED_TRACE("seed " + std::to_string(seed));
   std::mt19937_64 random(seed);
   for (const Knob& knob : server_knobs()) {
-    const bool is_flag = std::holds_alternative<bool ServerConfig::*>(knob.member);
-    std::string value = is_flag ? (random() % 2 == 0 ? "true" : "false") : std::string(knob.example);
+    std::string value = is_flag(knob) ? (random() % 2 == 0 ? "true" : "false") : std::string(knob.example);
     if (std::holds_alternative<std::int64_t ServerConfig::*>(knob.member)) {
       value = std::to_string(std::uniform_int_distribution<std::int64_t>(knob.min, knob.max)(random));
     }
     const std::string name(knob.name);
-    const bool quoted = !is_flag && knob.max == 0;
+    const bool quoted = !is_flag(knob) && knob.max == 0;
     const auto print = [](const Strings& arguments, const Strings& environment) {
       const auto options = load_serve_options(arguments, environment);
       return options.ok() ? to_json(options.value().config) : "error: " + options.error().message;

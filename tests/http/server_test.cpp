@@ -186,9 +186,10 @@ TEST_F(Server, KeysGuardEveryRouteButThree) {
   start(options);
   const std::vector<std::string> open{"/livez", "/readyz", "/health"};
   for (const std::string& path : open) EXPECT_EQ(status_of(get(path)), 200) << path;
-  for (const char* path : {"/version", "/metrics", "/v1/models", "/v1/models/fake", "/tokenize", "/detokenize",
-                           "/v1/chat/completions/render", "/v1/chat/completions", "/v1/completions", "/nothing",
-                           "//livez", "/./livez", "/livez/", "/LIVEZ", "/%6civez", "/livez;x", "/livez%2e"}) {
+  for (const char* path :
+       {"/version", "/metrics", "/v1/models", "/v1/models/fake", "/tokenize", "/detokenize", "/inspect", "/",
+        "/v1/chat/completions/render", "/v1/chat/completions", "/v1/completions", "/nothing", "//livez", "/./livez",
+        "/livez/", "/LIVEZ", "/%6civez", "/livez;x", "/livez%2e"}) {
     EXPECT_EQ(status_of(get(path)), 401) << path;
     EXPECT_EQ(status_of(get(path, "Authorization: Bearer secre\r\n")), 401) << path;
   }
@@ -199,6 +200,30 @@ TEST_F(Server, KeysGuardEveryRouteButThree) {
   EXPECT_EQ(status_of(get("/v1/models?api_key=secret")), 401);
   EXPECT_EQ(status_of(get("/v1/models", "Authorization: Bearer secret\r\n")), 200);
   EXPECT_EQ(status_of(get("/nothing", "Authorization: Bearer secret\r\n")), 404);
+}
+
+TEST_F(Server, ThePageNeedsNoKeyAndIsCached) {
+  HttpOptions options;
+  options.api_keys = {"secret"};
+  options.ui = true;
+  start(options);
+  const std::string page = get("/");
+  EXPECT_EQ(status_of(page), 200);
+  EXPECT_NE(body_of(page).find("<!doctype html>"), std::string::npos);
+  EXPECT_EQ(field_of(page, "Content-Type"), "text/html; charset=utf-8");
+  EXPECT_EQ(field_of(page, "Content-Security-Policy").find("default-src 'none';"), 0U);
+  EXPECT_EQ(field_of(page, "X-Content-Type-Options"), "nosniff");
+  const std::string again = get("/", "If-None-Match: " + field_of(page, "ETag") + "\r\n");
+  EXPECT_EQ(status_of(again), 304);
+  EXPECT_EQ(body_of(again), "");
+  const std::string script = get("/page/app.js");
+  EXPECT_EQ(status_of(script), 200);
+  EXPECT_EQ(field_of(script, "Content-Type"), "text/javascript; charset=utf-8");
+  EXPECT_NE(field_of(script, "ETag"), field_of(page, "ETag"));
+  EXPECT_EQ(status_of(get("/page/nothing.js")), 404);
+  EXPECT_EQ(status_of(get("/page/../app.js", "Authorization: Bearer secret\r\n")), 404);
+  EXPECT_EQ(status_of(ask(post("/", "{}"))), 401);
+  EXPECT_EQ(status_of(get("/v1/models")), 401);
 }
 
 TEST_F(Server, KeysChangeWhileItRuns) {

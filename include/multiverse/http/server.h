@@ -28,6 +28,7 @@ struct HttpOptions {
   std::chrono::milliseconds ping_interval{15'000};   // between comments on a silent stream; 0 = none
   std::chrono::milliseconds stall_timeout{120'000};  // the engine has work and ended no step for this long: not alive
   std::vector<std::string> api_keys;                 // none: everyone may
+  bool ui = false;                                   // the page at /
 };
 
 // All member functions from any thread.

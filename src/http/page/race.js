@@ -1,0 +1,110 @@
+// The same question in parallel and serially, side by side.
+import { Answer, requestBody } from './answer.js';
+import { el, button, count, seconds } from './dom.js';
+import { kExamples } from './examples.js';
+import { Settings } from './settings.js';
+
+class Lane {
+  constructor(mode) {
+    this.mode = mode;
+    this.clock = el('span.clock', {}, '0.00 s');
+    this.facts = el('span.facts');
+    this.place = el('div');
+    this.node = el('section.racer', { 'aria-label': mode }, el('header', {}, el('h2', {}, mode), this.clock, this.facts), this.place);
+  }
+
+  prepare(question, settings) {
+    const messages = [...(settings.system ? [{ role: 'system', content: settings.system }] : []), { role: 'user', content: question }];
+    const body = requestBody(messages, { ...settings, mode: this.mode });
+    body.cache_salt = `race ${this.mode} ${crypto.getRandomValues(new Uint32Array(1))[0]}`; // neither finds the other's prompt
+    this.answer = new Answer(body, { clock: true });
+    this.answer.onTick = () => this.tick();
+    this.place.replaceChildren(this.answer.node);
+    this.clock.textContent = 'waits';
+    this.facts.textContent = '';
+  }
+
+  tick() {
+    const { answer } = this;
+    this.clock.textContent = `${seconds(answer.ms)} s`;
+    const critical = answer.parallel ? ` · critical path ${count(answer.parallel.critical_path_tokens)}` : '';
+    const rate = answer.rate ? ` · ${count(answer.rate)} tokens/s` : '';
+    this.facts.textContent = `${count(answer.tokens)} tokens${rate}${critical}`;
+    this.onTick();
+  }
+}
+
+export class RaceView {
+  constructor() {
+    this.lanes = [new Lane('parallel'), new Lane('serial')];
+    for (const lane of this.lanes) lane.onTick = () => this.#align();
+    this.question = el('textarea', { rows: '2', 'aria-label': 'Question of the race' });
+    this.question.value = kExamples[1][1];
+    this.settings = new Settings({ modes: false });
+    this.together = el('input', { type: 'checkbox' });
+    this.startButton = el('button.primary', { type: 'submit' }, 'Race');
+    this.stopButton = button('Stop', () => this.stop());
+    this.stopButton.hidden = true;
+    this.result = el('p.result', { role: 'status' });
+    this.node = el('section.view.race', { 'aria-label': 'Race', hidden: true },
+      el('h1.unseen', {}, 'Race'),
+      el('form.composer', { onsubmit: (event) => { event.preventDefault(); this.run(); } },
+        el('div.line', {}, this.question, this.startButton, this.stopButton), this.settings.node,
+        el('label.check', { title: 'Both share the machine then, so the clocks say less' }, this.together,
+          'Both at once (else one after the other, each alone on the clock)')),
+      this.result, el('div.racers', {}, ...this.lanes.map((lane) => lane.node)));
+  }
+
+  stop() {
+    this.stopped = true;
+    for (const lane of this.lanes) lane.answer?.stop();
+  }
+
+  async run() {
+    const settings = this.settings.read();
+    if (!settings || !this.question.value.trim() || this.running) return;
+    this.#running(true);
+    this.result.textContent = '';
+    for (const lane of this.lanes) lane.prepare(this.question.value, settings);
+    if (this.together.checked) {
+      await Promise.all(this.lanes.map((lane) => lane.answer.run()));
+    } else {
+      for (const lane of this.lanes) if (!this.stopped) await lane.answer.run();
+    }
+    this.#running(false);
+    this.#judge();
+  }
+
+  #running(running) {
+    this.running = running;
+    this.stopped = false;
+    this.startButton.disabled = running;
+    this.stopButton.hidden = !running;
+  }
+
+  // Both rails on one scale.
+  #align() {
+    const limit = Math.max(...this.lanes.map(({ answer }) => (answer ? answer.ms : 0)));
+    for (const { answer } of this.lanes) {
+      if (!answer) continue;
+      answer.rail.limit = limit;
+      answer.rail.changed();
+    }
+  }
+
+  #judge() {
+    const [parallel, serial] = this.lanes.map((lane) => lane.answer);
+    this.#align();
+    if (!parallel.parallel || !serial.parallel) {
+      this.result.textContent = 'No result: one of the two did not finish.';
+      return;
+    }
+    const measured = serial.ms / parallel.ms;
+    const ideal = parallel.tokens / parallel.parallel.critical_path_tokens;
+    const same = parallel.content === serial.content;
+    this.result.replaceChildren(el('strong', {}, `${measured.toFixed(2)}× as fast in parallel`),
+      ` (${seconds(parallel.ms)} s against ${seconds(serial.ms)} s). The tree allows ${ideal.toFixed(2)}×: ` +
+      `${count(parallel.tokens)} tokens over a critical path of ${count(parallel.parallel.critical_path_tokens)}. ` +
+      (same ? 'Both wrote the same text.' : 'The two texts differ.'));
+  }
+}
