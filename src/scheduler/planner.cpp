@@ -158,6 +158,7 @@ void Planner::add_draw(const PlannedRun& run, std::int32_t row, StepPlan& plan, 
   draw.params = &request.request().sampling;
   draw.key = {request.request().seed, branch.random_key, static_cast<std::uint32_t>(branch.num_tokens)};
   draw.banned = banned;
+  if (sample.constraint != nullptr && segment.branch == 0) draw.allowed = sample.constraint->allowed();
   draw.given = given;
   draw.top_logprobs = request.request().top_logprobs;
   if (draw.params->uses_history()) {

@@ -77,6 +77,11 @@ bool RequestTree::append(const Place& at, TokenId token, const SampleResult* dra
     finish_sample(at.sample, FinishReason::kLength);
     return false;
   }
+  ConstraintState* constraint = at.branch == 0 ? sample_at(at).constraint.get() : nullptr;
+  if (constraint != nullptr && !constraint->accept(token)) {
+    finish_sample(at.sample, FinishReason::kLength);  // one of the constraint's own limits
+    return false;
+  }
   return true;
 }
 

@@ -55,6 +55,7 @@ void RequestTree::lay_prompt(const Structure& structure, std::int32_t tail_begin
 void RequestTree::open_sample(std::int32_t sample, const Structure& structure, std::int32_t tail_begin) {
   open_branches(sample, structure);
   Sample& state = samples[static_cast<std::size_t>(sample)];
+  if (request_.constraint != nullptr) state.constraint = request_.constraint->start();
   const auto innermost = static_cast<BranchId>(structure.open.size()) - 1;
   // Text order: what the innermost branch goes on with, then the paths still to come, level by level outwards.
   std::vector<std::vector<BranchId>> remaining;

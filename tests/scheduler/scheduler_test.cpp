@@ -386,5 +386,46 @@ TEST(Scheduler, DeadlinesEndRequests) {
   EXPECT_EQ(bench.end().reason, FinishReason::kLength);
 }
 
+// Allows 44 and 45 for five tokens, then the end alone, or nothing.
+class FiveTokens final : public Constraint {
+ public:
+  explicit FiveTokens(bool may_end) : may_end_(may_end) {}
+  std::unique_ptr<ConstraintState> start() const override { return std::make_unique<State>(may_end_); }
+
+ private:
+  class State final : public ConstraintState {
+   public:
+    explicit State(bool may_end) : may_end_(may_end) {}
+    bool accept(std::int32_t token) override {
+      EXPECT_TRUE(token == 44 || token == 45) << token;
+      if (++count_ == 5) mask_[0] = 1U << static_cast<unsigned>(kEndOfText);
+      return count_ < 5 || may_end_;
+    }
+    std::span<const std::uint64_t> allowed() const override { return mask_; }
+
+   private:
+    const bool may_end_;
+    int count_ = 0;
+    std::vector<std::uint64_t> mask_{(1ULL << 44U) | (1ULL << 45U)};
+  };
+  const bool may_end_;
+};
+
+TEST(Scheduler, AConstraintDecidesWhatIsDrawn) {
+  for (const bool may_end : {true, false}) {
+    Bench bench(two_paths());  // would fork
+    bench.request.constraint = std::make_shared<const FiveTokens>(may_end);
+    bench.request.n = 2;
+    bench.run();
+    for (const std::int32_t sample : {0, 1}) {
+      const std::vector<TokenId> text = bench.text(1, sample);
+      EXPECT_EQ(text.size(), 5U);
+      EXPECT_EQ(canonical_sample(bench.events[1], sample).ends.at(0).reason,
+                may_end ? FinishReason::kStop : FinishReason::kLength);
+    }
+    EXPECT_EQ(bench.end().parallel.blocks, 0);
+  }
+}
+
 }  // namespace
 }  // namespace multiverse::testing

@@ -140,6 +140,11 @@ void FakeExecutor::execute(const StepPlan& plan, StepResult& result) {
          ++i) {
       drawn.token = (drawn.token + 1) % kVocabulary;
     }
+    for (int i = 0; !sample.allowed.empty() && i < kVocabulary &&
+                    ((sample.allowed[0] >> static_cast<std::uint32_t>(drawn.token)) & 1U) == 0;
+         ++i) {
+      drawn.token = (drawn.token + 1) % kVocabulary;
+    }
     drawn.logprob = fake_logprob(context, drawn.token);
     result.samples.push_back(drawn);
   }

@@ -10,6 +10,7 @@
 
 #include "multiverse/base/clock.h"
 #include "multiverse/base/status.h"
+#include "multiverse/constrain/constraint.h"
 #include "multiverse/dialect/structure.h"
 #include "multiverse/exec/step.h"
 #include "multiverse/scheduler/recording.h"
@@ -34,6 +35,7 @@ struct GenerateRequest {
   std::int32_t min_tokens = 0;       // no end token is drawn before this many
   std::vector<TokenId> stop_tokens;  // these end the reply like end-of-text, but cut the text before them ("stop")
   bool ignore_eos = false;
+  std::shared_ptr<const Constraint> constraint;  // null: the reply may say anything
   Mode mode = Mode::kParallel;
   bool strict = false;
   StructureLimits limits;

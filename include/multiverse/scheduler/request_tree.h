@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -91,6 +92,7 @@ struct Sample {
   std::int32_t running = 0, waiting = 0;
   std::int32_t total_paths = 0;
   std::int64_t generated = 0;
+  std::unique_ptr<ConstraintState> constraint;  // null: none; it knows the root branch
   bool drew_this_step = false;
   bool finished = false;
   bool cut = false;
