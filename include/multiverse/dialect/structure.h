@@ -1,5 +1,5 @@
 // Reading structured text: the tree, the positions and the visibility of any list of tokens, as generating it would
-// have left them. The rules are those of generation (grammar.h); `tests/reference` judges both.
+// have left them. The rules are those of generation (grammar.h); `scripts/multiverse` judges both.
 #pragma once
 
 #include <cstddef>
