@@ -113,8 +113,8 @@ double step_time(std::int32_t branches, Shape shape) {
     }
   }
   bench.run_up(branches);
-  std::vector<double> times;
-  for (int step = 0; step < 400; ++step) times.push_back(bench.step());
+  std::vector<double> times(400);
+  for (double& time : times) time = bench.step();
   return median(std::move(times));
 }
 

@@ -199,7 +199,7 @@ Status Replay::replay(const Trace& trace) {
     if (block.begin < prompt_tokens) continue;  // a block of the prompt
     const std::vector<TokenId> until(text.begin(), text.begin() + block.end);
     const std::string name = concat(trace.name, " block at ", block.begin - prompt_tokens);
-    const Status done = replay_range(name, until, block.begin);
+    Status done = replay_range(name, until, block.begin);
     if (!done.ok()) return done;
   }
   return ok_status();

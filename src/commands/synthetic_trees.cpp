@@ -130,9 +130,10 @@ Dialect synthetic_dialect() {
 
 std::vector<TokenId> synthetic_plan(std::int32_t context, std::int32_t paths, std::int32_t salt,
                                     const Dialect& dialect) {
-  std::vector<TokenId> prompt;
+  std::vector<TokenId> prompt(static_cast<std::size_t>(context));
   for (std::int32_t i = 0; i < context; ++i) {
-    prompt.push_back(kSyntheticWord + (i * 37 + salt * 101 + salt / 7) % (kSyntheticVocabulary - kSyntheticWord));
+    prompt[static_cast<std::size_t>(i)] =
+        kSyntheticWord + (i * 37 + salt * 101 + salt / 7) % (kSyntheticVocabulary - kSyntheticWord);
   }
   if (paths == 0) return prompt;
   append(prompt, {dialect.block_open, dialect.goal_open});

@@ -165,7 +165,9 @@ void Scheduler::check_integrity() const {
   std::vector<std::int32_t> held;
   std::int64_t tokens_waiting = 0;
   std::size_t waiting = 0, running = 0;
-  for (const auto& [id, entry] : entries_) {
+  for (const auto& item : entries_) {  // clang 14 lets no lambda capture structured bindings
+    const auto& id = item.first;
+    const auto& entry = item.second;
     if (entry->state == Entry::State::kWaiting) {
       ++waiting;
       tokens_waiting += entry->prompt_tokens;

@@ -122,7 +122,7 @@ class Cutter {
     std::vector<std::int32_t> next = pass_.row_first;
     for (const AttentionChunk& chunk : pass_.chunks) {
       for (std::int32_t i = 0; i < chunk.num_rows; ++i) {
-        std::int32_t& place = next[static_cast<std::size_t>(chunk.row_begin + i)];
+        std::int32_t& place = next[static_cast<std::size_t>(chunk.row_begin) + static_cast<std::size_t>(i)];
         pass_.row_parts[static_cast<std::size_t>(place++)] = chunk.part + i;
       }
     }

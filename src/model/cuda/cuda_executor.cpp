@@ -107,7 +107,7 @@ void CudaExecutor::allocate_buffers() {
   buffers_.part_sums = device_->allocate(cutting_.max_parts * heads * 2 * kFloat);
   buffers_.logits = device_->allocate(kMaxLogitRows * config_.vocab_size * kFloat);
   buffers_.work = device_->allocate(kMaxLogitRows * config_.vocab_size * kFloat);
-  buffers_.slices = device_->allocate(kMaxLogitRows * kernels::cuda::kSampleSlices *
+  buffers_.slices = device_->allocate(std::int64_t{kMaxLogitRows} * kernels::cuda::kSampleSlices *
                                       std::int64_t{sizeof(kernels::cuda::SampleSlice)});
   inputs_.begin(kGraphInputs);
 

@@ -28,7 +28,7 @@ struct Part {
   std::int64_t row_of(std::int64_t row) const {
     if (!in_blocks) return row >= first && row < first + rows ? row - first : -1;
     return row / kGateBlock % 2 * kGateBlock == first
-               ? row / std::int64_t{2 * kGateBlock} * kGateBlock + row % kGateBlock
+               ? row / (std::int64_t{2} * kGateBlock) * kGateBlock + row % kGateBlock
                : -1;
   }
 };
