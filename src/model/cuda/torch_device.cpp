@@ -125,7 +125,7 @@ Result<std::unique_ptr<Device>> open_torch_device(int index) {
     return Error{ErrorCode::kUnsupported, concat("device is 'cuda:", index, "': ", why), "device"};
   };
   try {
-    const auto count = static_cast<int>(c10::cuda::device_count());
+    const std::int64_t count = at::cuda::getNumGPUs();
     if (count == 0) return refuse("no NVIDIA GPU was found; is the driver loaded? --device cpu needs none");
     if (index < 0 || index >= count) return refuse(concat("there are ", count, " GPUs, numbered from 0"));
     const cudaDeviceProp& properties = *at::cuda::getDeviceProperties(static_cast<c10::DeviceIndex>(index));
