@@ -172,7 +172,7 @@ TEST(RandomPrograms, EveryTokenIsExplainedByTheTextBeforeIt) {
       for (std::int32_t sample = 0; sample < request.n; ++sample) {
         const std::vector<Event>& events = outcomes.at(id);
         expect_explained(request, sample, events, policy, dialect);
-        const TreeStatistics& tree = canonical_sample(events, sample).ends.at(0).parallel;
+        const TreeStatistics tree = canonical_sample(events, sample).ends.at(0).parallel;
         widest = std::max(widest, tree.max_width);
         deepest = std::max(deepest, tree.max_depth);
       }
