@@ -41,7 +41,7 @@ export class Tree {
     this.root = new Branch('', null, '', 0);
     this.branches = new Map([['', this.root]]);
     this.tokens = 0;
-    this.onChange = () => {}; // (branch, kind): kind is a branch event's, see docs/api.md
+    this.onChange = () => {}; // (branch): the one that wrote, forked, joined or ended
   }
 
   // One branch event. Events that contradict the tree are left out: the server need not be ours.
@@ -66,15 +66,15 @@ export class Tree {
     } else if (event.event === 'join' && branch.openPaths) {
       branch.runs.push(new Run(Math.max(event.step ?? 0, ...branch.openPaths.map((path) => path.lastStep))));
     }
-    this.onChange(branch, event.event);
+    this.onChange(branch);
   }
 
   #fork(event) {
     const parent = this.branches.get(event.parent ?? '');
     if (!parent || this.branches.has(event.id)) return;
     if (!parent.openPaths) parent.forks.push([]);
-    const child = this.#addPath(parent, parent.forks.length - 1, event);
-    this.onChange(child, 'fork');
+    this.#addPath(parent, parent.forks.length - 1, event);
+    this.onChange(parent);
   }
 
   #addPath(parent, fork, { id, label }) {
