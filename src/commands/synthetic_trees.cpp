@@ -5,34 +5,12 @@
 #include <string>
 
 #include "multiverse/base/check.h"
+#include "multiverse/dialect/made_up.h"
 
 namespace multiverse {
 namespace {
 
-enum Id : TokenId {
-  kNewline = 1,
-  kParallel,
-  kEndParallel,
-  kGoal,
-  kEndGoal,
-  kOutline,
-  kEndOutline,
-  kPath,
-  kEndPath,
-  kConclusion,
-  kEndConclusion,
-  kThink,
-  kEndThink,
-  kDigit = 32,  // to 41
-  kDot = 42,
-  kColon = 43,
-};
-
-std::vector<TokenId> encode_label(std::string_view text) {
-  std::vector<TokenId> ids;
-  for (const char c : text) ids.push_back(c == '.' ? kDot : c == ':' ? kColon : kDigit + (c - '0'));
-  return ids;
-}
+constexpr MadeUpIds kIds = {.block_open = 2, .separator = 1, .digit = 32, .dot = 42, .colon = 43};
 
 void append(std::vector<TokenId>& text, const std::vector<TokenId>& tokens) {
   text.insert(text.end(), tokens.begin(), tokens.end());
@@ -104,28 +82,7 @@ class AnswerWriter {
 }  // namespace
 
 Dialect synthetic_dialect() {
-  Dialect dialect;
-  dialect.name = "synthetic";
-  dialect.block_open = kParallel;
-  dialect.block_close = kEndParallel;
-  dialect.goal_open = kGoal;
-  dialect.fork = kEndGoal;
-  dialect.outline_open = kOutline;
-  dialect.outline_close = kEndOutline;
-  dialect.path_open = kPath;
-  dialect.path_close = kEndPath;
-  dialect.conclusion_open = kConclusion;
-  dialect.conclusion_close = kEndConclusion;
-  dialect.think_open = kThink;
-  dialect.think_close = kEndThink;
-  dialect.separator = kNewline;
-  for (TokenId id = kParallel; id <= kEndThink; ++id) dialect.control_tokens.push_back(id);
-  dialect.encode = encode_label;
-  dialect.label_table.emplace_back(kNewline, "\n");
-  for (TokenId digit = 0; digit < 10; ++digit) dialect.label_table.emplace_back(kDigit + digit, std::to_string(digit));
-  dialect.label_table.emplace_back(kDot, ".");
-  dialect.label_table.emplace_back(kColon, ":");
-  return dialect;
+  return made_up_dialect("synthetic", kIds);
 }
 
 std::vector<TokenId> synthetic_plan(std::int32_t context, std::int32_t paths, std::int32_t salt,

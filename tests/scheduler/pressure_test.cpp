@@ -48,7 +48,7 @@ GenerateRequest forking_request(std::int32_t paths, std::int32_t max_tokens) {
   request.prompt.insert(request.prompt.end(), {kParallel, kGoal});
   for (std::int32_t path = 1; path <= paths; ++path) {
     request.prompt.push_back(kOutline);
-    for (const TokenId token : encode_label(std::to_string(path) + ":")) request.prompt.push_back(token);
+    for (const TokenId token : fake_dialect().encode(std::to_string(path) + ":")) request.prompt.push_back(token);
   }
   request.prompt.push_back(kEndGoal);
   return request;

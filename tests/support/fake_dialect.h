@@ -4,7 +4,7 @@
 #include <string>
 #include <string_view>
 
-#include "multiverse/dialect/dialect.h"
+#include "multiverse/dialect/made_up.h"
 
 namespace multiverse::testing {
 
@@ -32,36 +32,8 @@ enum ControlToken : std::int32_t {
   kEndThink,
 };
 
-inline std::vector<std::int32_t> encode_label(std::string_view text) {
-  std::vector<std::int32_t> ids;
-  for (const char c : text) ids.push_back(c == '.' ? kDot : c == ':' ? kColon : kDigit + (c - '0'));
-  return ids;
-}
-
 inline Dialect fake_dialect() {
-  Dialect dialect;
-  dialect.name = "fake";
-  dialect.block_open = kParallel;
-  dialect.block_close = kEndParallel;
-  dialect.goal_open = kGoal;
-  dialect.fork = kEndGoal;
-  dialect.outline_open = kOutline;
-  dialect.outline_close = kEndOutline;
-  dialect.path_open = kPath;
-  dialect.path_close = kEndPath;
-  dialect.conclusion_open = kConclusion;
-  dialect.conclusion_close = kEndConclusion;
-  dialect.think_open = kThink;
-  dialect.think_close = kEndThink;
-  dialect.separator = kNewline;
-  for (std::int32_t id = kParallel; id <= kEndThink; ++id) dialect.control_tokens.push_back(id);
-  dialect.encode = encode_label;
-  dialect.label_table.emplace_back(kNewline, "\n");
-  for (std::int32_t digit = 0; digit < 10; ++digit)
-    dialect.label_table.emplace_back(kDigit + digit, std::to_string(digit));
-  dialect.label_table.emplace_back(kDot, ".");
-  dialect.label_table.emplace_back(kColon, ":");
-  return dialect;
+  return made_up_dialect("fake", {kParallel, kNewline, kDigit, kDot, kColon});
 }
 
 // One as NPR's: its goal opens the block, the end of its conclusion closes it, and blocks don't nest. The ids of
