@@ -284,19 +284,7 @@ Status bench(const Options& options) {
 }  // namespace
 
 int bench_http(std::span<const std::string_view> args) {
-  if (!args.empty() && (args[0] == "--help" || args[0] == "-h")) {
-    std::fputs(kHelp, stdout);
-    return 0;
-  }
-  const Result<Options> options = parse(args);
-  if (!options.ok()) {
-    std::fprintf(stderr, "multiverse bench http: %s\n", options.error().message.c_str());
-    return 2;
-  }
-  const Status done = bench(options.value());
-  if (done.ok()) return 0;
-  std::fprintf(stderr, "multiverse bench http: %s\n", done.error().message.c_str());
-  return 1;
+  return run_benchmark("http", kHelp, args, parse, bench);
 }
 
 }  // namespace multiverse

@@ -195,25 +195,14 @@ Result<Options> parse(std::span<const std::string_view> args) {
   return options;
 }
 
-}  // namespace
-
-int bench_policies(std::span<const std::string_view> args) {
-  if (!args.empty() && (args[0] == "--help" || args[0] == "-h")) {
-    std::fputs(kHelp, stdout);
-    return 0;
-  }
-  const Result<Options> options = parse(args);
-  if (!options.ok()) {
-    std::fprintf(stderr, "multiverse bench policies: %s\n", options.error().message.c_str());
-    return 2;
-  }
+Status bench(const Options& options) {
   const Dialect dialect = synthetic_dialect();
-  std::printf("%d requests, seed %llu; in time: within %.0f x the time alone\n", options.value().requests,
-              static_cast<unsigned long long>(options.value().seed), kInTime);
+  std::printf("%d requests, seed %llu; in time: within %.0f x the time alone\n", options.requests,
+              static_cast<unsigned long long>(options.seed), kInTime);
   for (const Machine& machine : machines()) {
     std::printf("%s\n", machine.name);
     for (const double load : machine.loads) {
-      const std::vector<Arrival> arrivals = draw_arrivals(options.value(), machine, load, dialect);
+      const std::vector<Arrival> arrivals = draw_arrivals(options, machine, load, dialect);
       for (const Policy& policy : policies()) {
         const Outcome outcome = simulate(machine, policy, arrivals, dialect);
         std::printf(
@@ -226,7 +215,13 @@ int bench_policies(std::span<const std::string_view> args) {
       }
     }
   }
-  return 0;
+  return ok_status();
+}
+
+}  // namespace
+
+int bench_policies(std::span<const std::string_view> args) {
+  return run_benchmark("policies", kHelp, args, parse, bench);
 }
 
 }  // namespace multiverse
