@@ -20,12 +20,6 @@ std::int32_t pages_missing(RequestTree& tree) {
   return pages;
 }
 
-std::int32_t branches_of(const RequestTree& tree) {
-  std::int32_t branches = 0;
-  for (const Sample& sample : tree.samples) branches += sample.running;
-  return branches;
-}
-
 }  // namespace
 
 std::int64_t projected_pages(const GenerateRequest& request, std::int64_t max_request_tokens) {
@@ -57,7 +51,7 @@ void Scheduler::admit() {
   while (!waiting_.empty() && num_running() < config_.max_rows) {
     Entry& next = **waiting_.begin();
     if (!try_admit(next, static_cast<std::int32_t>(std::ceil(branches * reserve_per_branch_)))) return;
-    branches += branches_of(*next.tree);
+    branches += next.tree->running_branches();
   }
 }
 

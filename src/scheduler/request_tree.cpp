@@ -31,6 +31,12 @@ PageKey Segment::end_key() const {
   return key;
 }
 
+std::int32_t RequestTree::running_branches() const {
+  std::int32_t branches = 0;
+  for (const Sample& sample : samples) branches += sample.running;
+  return branches;
+}
+
 // ── Writing ──
 
 SegmentId RequestTree::begin_segment(const Place& at, SegmentId after) {

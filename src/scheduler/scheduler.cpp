@@ -146,9 +146,7 @@ Scheduler::Entry* Scheduler::find(RequestId id) {
 
 std::int32_t Scheduler::branches_running() const {
   std::int32_t branches = 0;
-  for (const Entry* entry : running_) {
-    for (const Sample& sample : entry->tree->samples) branches += sample.running;
-  }
+  for (const Entry* entry : running_) branches += entry->tree->running_branches();
   return branches;
 }
 

@@ -130,6 +130,8 @@ class RequestTree {
   const GenerateRequest& request() const { return request_; }
   const Dialect* dialect() const { return dialect_; }
   bool finished() const { return unfinished_samples_ == 0; }
+  // Branches of all samples that run.
+  std::int32_t running_branches() const;
   std::int32_t prompt_size() const { return static_cast<std::int32_t>(request_.prompt.size()); }
   const std::vector<bool>& prompt_forced() const { return prompt_forced_; }
   // Tokens known in all segments: what the request needs in the cache.
