@@ -1,8 +1,13 @@
-"""Starts the real binary on the model that ships, on a port of the system's choice."""
+"""Starts the real binary on the model that ships, on a port of the system's choice; asks it, and waits for what it does."""
 
+import json
 import re
 import signal
+import socket
 import subprocess
+import time
+import urllib.error
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,3 +46,43 @@ def start_server(log, *options):
         process.kill()
         raise AssertionError(f"no ready line but {line!r}; standard error:\n{log.read_text()}")
     return Server(process, ready[1], ready[2], int(ready[3]), log)
+
+
+def get(url, key=None):
+    """Status and body."""
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {key}"} if key else {})
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def post(url, body, **headers):
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json", **headers})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def wait_until(condition, seconds):
+    """Whether it came true in that time."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def free_ports(count):
+    """Different ones; nobody listens on them now."""
+    probes = [socket.socket() for _ in range(count)]
+    for probe in probes:
+        probe.bind(("127.0.0.1", 0))
+    ports = [probe.getsockname()[1] for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports

@@ -10,21 +10,11 @@ import threading
 import time
 
 import pytest
-from running import ROOT, start_server
+from running import ROOT, free_ports, start_server, wait_until
 
 FILES = {"haproxy": "deploy/haproxy/haproxy.cfg", "nginx": "deploy/nginx/nginx.conf"}
 QUESTION = {"messages": [{"role": "user", "content": "Compute 84*23."}], "max_tokens": 24, "temperature": 0}
 LONG = {"max_tokens": 700, "ignore_eos": True, "multiverse": {"mode": "off"}}
-
-
-def free_ports(count):
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 class Replicas:
@@ -82,20 +72,11 @@ def balancer(request, replicas, tmp_path_factory):
     with open(folder / "log", "w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
-        assert wait_until(lambda: status_of(port) == 200), (folder / "log").read_text()
+        assert wait_until(lambda: status_of(port) == 200, 20), (folder / "log").read_text()
         yield port
     finally:
         process.terminate()
         process.wait(20)
-
-
-def wait_until(condition, seconds=20):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.05)
-    return False
 
 
 def ask(port, method, path, body=None, headers=None):
@@ -169,9 +150,9 @@ def test_a_client_that_leaves_ends_its_request_on_the_replica(balancer, replicas
         with socket.create_connection(("127.0.0.1", balancer)) as client:
             head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
             client.sendall((head + body).encode())
-            assert wait_until(lambda: running() > 0)
+            assert wait_until(lambda: running() > 0, 20)
         left = time.monotonic()
-        assert wait_until(lambda: running() == 0)
+        assert wait_until(lambda: running() == 0, 20)
         print(f"ended {time.monotonic() - left:.1f} s after the client left; wanted <= 2")
 
 
@@ -213,7 +194,7 @@ def test_rolling_restart_under_load_loses_no_request(balancer, replicas):
         for number in range(3):
             before = sum(done)
             replicas.restart(number)
-            assert wait_until(lambda: sum(done) >= before + 6)
+            assert wait_until(lambda: sum(done) >= before + 6, 20)
     finally:
         stop.set()
         for thread in clients:

@@ -5,8 +5,6 @@ import os
 import pty
 import re
 import select
-import signal
-import socket
 import struct
 import subprocess
 import termios
@@ -14,7 +12,7 @@ import time
 from fcntl import ioctl
 
 import pytest
-from running import BINARY, MODEL, ROOT
+from running import BINARY, MODEL, ROOT, free_ports, wait_until
 
 # A held-out question that the model solves in parallel; its answer follows from it.
 PAIRS = [(7972, 16), (971, 69), (294, 49), (653, 26), (624, 51), (5628, 78)]
@@ -41,12 +39,6 @@ def run(*arguments, text=None, timeout=60, **environment):
         timeout=timeout,
         env=inherited | environment,
     )
-
-
-def free_port():
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
 
 
 class Terminal:
@@ -208,13 +200,11 @@ def test_chat_on_a_terminal_converses(server):
 
 
 def wait_for_running(server, wanted, seconds=10):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    def found():
         page = subprocess.run(["curl", "-sS", f"{server.url}/metrics"], capture_output=True, text=True).stdout
-        if re.search(rf"^multiverse_requests_running\{{.*\}} {wanted}$", page, re.MULTILINE):
-            return True
-        time.sleep(0.02)
-    return False
+        return re.search(rf"^multiverse_requests_running\{{.*\}} {wanted}$", page, re.MULTILINE)
+
+    return wait_until(found, seconds)
 
 
 def test_ctrl_c_ends_the_answer_and_the_request(fresh_server):
@@ -236,7 +226,7 @@ def test_ctrl_c_while_nothing_is_asked(server):
 
 
 def test_chat_nobody_listens():
-    port = free_port()
+    (port,) = free_ports(1)
     done = run("chat", "--url", f"http://127.0.0.1:{port}", "1+1")
     assert done.returncode == 1
     assert done.stdout == ""

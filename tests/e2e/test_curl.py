@@ -8,7 +8,7 @@ import subprocess
 import time
 
 import pytest
-from running import BINARY, MODEL
+from running import BINARY, MODEL, wait_until
 
 QUESTION = (
     "A question: Give the results of 7972 times 16, 971 times 69, 294 times 49, 653 times 26, 624 times 51 and "
@@ -37,15 +37,6 @@ def metric(server, line_start):
     _, _, page = curl(f"{server.url}/metrics")
     found = re.search(rf"^{re.escape(line_start)}.*}} (\S+)$", page, re.MULTILINE)
     return float(found[1]) if found else None
-
-
-def wait_until(condition, seconds=20):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return False
 
 
 def test_health(server):
@@ -98,13 +89,13 @@ def test_a_client_that_leaves_frees_its_pages(server, stream):
     def used():
         return metric(server, 'multiverse_kv_blocks{model_name="multiverse-tiny",state="used"')
 
-    assert wait_until(lambda: used() == 0)
+    assert wait_until(lambda: used() == 0, 20)
     body = json.dumps(CHAT | {"stream": stream, "ignore_eos": True, "n": 4, "multiverse": {"mode": "off"}})
     for _ in range(10):
         with socket.create_connection(("127.0.0.1", server.port)) as client:
             head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
             client.sendall((head + body).encode())
-            assert wait_until(lambda: metric(server, "multiverse_requests_running{") > 0)
+            assert wait_until(lambda: metric(server, "multiverse_requests_running{") > 0, 20)
     assert wait_until(lambda: metric(server, "multiverse_requests_running{") == 0, 5)
     assert used() == 0
 

@@ -7,48 +7,13 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 import urllib.error
 import urllib.request
 
 import pytest
-from running import BINARY, MODEL, ROOT, start_server
+from running import BINARY, MODEL, ROOT, free_ports, get, post, start_server, wait_until
 
 SECRET = "PROMPT-THAT-MUST-NOT-BE-LOGGED"
-
-
-def get(url, key=None):
-    """Status and body."""
-    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {key}"} if key else {})
-    try:
-        with urllib.request.urlopen(request, timeout=20) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode()
-
-
-def post(url, body, **headers):
-    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json", **headers})
-    try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode()
-
-
-def wait_until(condition, seconds=10):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return False
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def check_config(*options):
@@ -88,20 +53,20 @@ def test_keys_are_read_again_at_sighup(fresh_server, tmp_path):
     assert (status("first-key"), status("second-key"), status(None)) == (200, 401, 401)
     keys.write_text("second-key\n")
     server.process.send_signal(signal.SIGHUP)
-    assert wait_until(lambda: status("second-key") == 200)
+    assert wait_until(lambda: status("second-key") == 200, 10)
     assert status("first-key") == 401
     # A file without keys must not let everyone in, and the server goes on.
     for broken in ("# none\n", None):
         keys.write_text(broken) if broken else keys.unlink()
         server.process.send_signal(signal.SIGHUP)
-        assert wait_until(lambda: "the keys stay as they were" in server.log.read_text())
+        assert wait_until(lambda: "the keys stay as they were" in server.log.read_text(), 10)
         assert (status("second-key"), status(None)) == (200, 401)
     assert "-key" not in server.log.read_text().replace(str(keys), "")
 
 
 def test_metrics_on_a_port_of_their_own(fresh_server, tmp_path):
     (tmp_path / "keys").write_text("one\n")
-    port = free_port()
+    (port,) = free_ports(1)
     server = fresh_server("--api-key-file", str(tmp_path / "keys"), "--metrics-port", str(port))
     status, page = get(f"http://127.0.0.1:{port}/metrics")
     assert status == 200 and "multiverse_requests_running{" in page
@@ -120,7 +85,7 @@ def test_json_logs_hold_no_prompt_and_no_key(fresh_server, tmp_path):
     assert post(url, chat, Authorization=f"Bearer {key}", **headers)[0] == 200
     assert post(url + "?" + SECRET, chat | {"model": SECRET}, Authorization=f"Bearer {key}")[0] == 404
     assert post(f"{server.url}/{SECRET}", chat, Authorization=f"Bearer {SECRET}")[0] == 401
-    assert wait_until(lambda: server.log.read_text().count('"request"') >= 3)
+    assert wait_until(lambda: server.log.read_text().count('"request"') >= 3, 10)
     text = server.log.read_text()
     assert SECRET not in text and key not in text and "Bearer" not in text
     lines = [json.loads(line) for line in text.splitlines()]
@@ -158,7 +123,7 @@ def test_the_port_answers_before_the_model_is_loaded(tmp_path):
     """/livez 200 and /readyz 503 until a warm-up generation has run."""
     if not BINARY.exists():
         pytest.skip(f"{BINARY} is not built")
-    port = free_port()
+    (port,) = free_ports(1)
     command = [BINARY, "serve", "--model", MODEL, "--port", str(port)]
     with open(tmp_path / "log", "w") as log, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log) as process:
         seen = []

@@ -14,8 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
-from running import start_server
-from test_operations import free_port, get, post, wait_until
+from running import free_ports, get, post, start_server, wait_until
 
 LONG = os.environ.get("MULTIVERSE_TEST_LONG") == "1"
 ENDLESS = {"prompt": "Compute", "max_tokens": 1900, "ignore_eos": True, "multiverse": {"mode": "off"}}
@@ -62,7 +61,7 @@ def test_streams_past_the_drain_deadline_end_with_an_error_event(fresh_server):
 
 # D-4
 def test_killed_and_started_again(tmp_path):
-    port = str(free_port())
+    port = str(*free_ports(1))
     for attempt in range(2):
         server = start_server(tmp_path / f"log{attempt}", "--port", port)
         client = send(server, ENDLESS | {"stream": True})
@@ -114,7 +113,7 @@ def test_without_descriptors_new_connections_wait_and_old_ones_work(fresh_server
         assert client.recv(100).startswith(b"HTTP/1.1 200")
     for client in clients[10:]:
         client.close()
-    assert wait_until(lambda: get(f"{server.url}/livez")[0] == 200)
+    assert wait_until(lambda: get(f"{server.url}/livez")[0] == 200, 10)
     for client in clients[:10]:
         client.close()
 
@@ -188,7 +187,7 @@ def test_overload_is_refused_and_counted(fresh_server):
         thread.join()
     assert not failures, failures[:3]
     assert tokens and refused
-    assert wait_until(lambda: metric(server, "multiverse_requests_in_flight") == 0)
+    assert wait_until(lambda: metric(server, "multiverse_requests_in_flight") == 0, 10)
     ended = sum(metric(server, f"multiverse_requests_{end}_total") for end in ("finished", "rejected", "aborted"))
     assert metric(server, "multiverse_requests_received_total") == ended
     assert metric(server, "multiverse_request_generation_tokens_sum") == sum(tokens)
@@ -196,6 +195,6 @@ def test_overload_is_refused_and_counted(fresh_server):
     page = get(f"{server.url}/metrics")[1]
     assert re.search(r'^multiverse_kv_blocks{.*state="used"} 0$', page, re.M)
     # The last client's connection may still be closing.
-    assert wait_until(lambda: len(os.listdir(f"/proc/{server.process.pid}/fd")) <= descriptors + 1)
+    assert wait_until(lambda: len(os.listdir(f"/proc/{server.process.pid}/fd")) <= descriptors + 1, 10)
     print(f"{len(tokens)} answered, {len(refused)} refused, slowest refusal {max(refused) * 1e3:.0f} ms, "
           f"slowest /livez {max(probes) * 1e3:.0f} ms (seed {seed})")  # fmt: skip

@@ -5,7 +5,6 @@ import json
 import random
 import re
 import subprocess
-import time
 import urllib.error
 import urllib.request
 
@@ -13,7 +12,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
-from tests.e2e.running import BINARY, ROOT, start_server
+from tests.e2e.running import BINARY, ROOT, start_server, wait_until
 from tests.page.scripted import HOSTILE
 
 THREE_PARTS = "Compute gcd(221, 143), 84*23 and gcd(270, 192). Think step by step and in parallel before answering."
@@ -38,15 +37,6 @@ def complete(server, question):
 def metric(server, name):
     text = get(f"{server.url}/metrics")[2].decode()
     return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(f"multiverse_{name}"))
-
-
-def wait_until(condition, seconds=5):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return False
 
 
 def accessibility(window, name):
@@ -206,9 +196,9 @@ def test_stop_cancels_on_the_server(server, open_window):
     expect(page.locator(".lane .prose").first).not_to_be_empty()
     page.keyboard.press("Escape")
     expect(page.locator(".meta")).to_contain_text("stopped")
-    assert wait_until(lambda: metric(server, "requests_running{") == 0)
+    assert wait_until(lambda: metric(server, "requests_running{") == 0, 5)
     aborted = 'requests_aborted_total{model_name="multiverse-tiny",cause="disconnect"'
-    assert wait_until(lambda: metric(server, aborted) == before + 1)
+    assert wait_until(lambda: metric(server, aborted) == before + 1, 5)
     expect(page.get_by_role("button", name="Ask", exact=True)).to_be_enabled()
 
 
@@ -224,7 +214,7 @@ def test_nested_lanes_live_below_a_prefix(scripted, open_window):
     window.shot("nested")
     cancelled = scripted.cancelled
     page.get_by_role("button", name="Stop").click()
-    assert wait_until(lambda: scripted.cancelled == cancelled + 1)
+    assert wait_until(lambda: scripted.cancelled == cancelled + 1, 5)
 
 
 def test_another_dialect(scripted, open_window):
