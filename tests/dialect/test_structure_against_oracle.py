@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from multiverse.labels import Vocabulary, may_fork_for
-from multiverse.structure import ControlTokens, reference, trees
+from multiverse.structure import ControlTokens, reference
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / "build/release/tests/structure_check"

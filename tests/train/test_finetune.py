@@ -25,13 +25,7 @@ TWO_PROCESSES = trees.ROOT / "tests" / "train" / "two_processes.py"
 def folder(tmp_path_factory):
     """A toy base model's folder and data."""
     path = tmp_path_factory.mktemp("finetune")
-    base = path / "base"
-    base.mkdir()
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(trees.TINY / name, base)
-    config = json.loads((trees.TINY / "config.json").read_text())
-    small = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
-    (base / "config.json").write_text(json.dumps(config | small))
+    trees.write_toy_base(path / "base", hidden_size=32, intermediate_size=48)
     rng = random.Random(1)
     lines = [json.dumps({"messages": trees.conversation(rng, parallel=n % 2 == 0)}) for n in range(40)]
     (path / "data.jsonl").write_text("\n".join(lines) + "\n")

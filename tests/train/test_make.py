@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 
 import openai
@@ -16,12 +15,7 @@ PYTHON = trees.ROOT / "build" / "deps" / "venv" / "bin" / "python"
 
 def test_from_sequential_answers_to_an_answer(tmp_path):
     base = tmp_path / "base"
-    base.mkdir()
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(trees.TINY / name, base)
-    config = json.loads((trees.TINY / "config.json").read_text())
-    small = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
-    (base / "config.json").write_text(json.dumps(config | small))
+    trees.write_toy_base(base, hidden_size=64, intermediate_size=96)
     subprocess.run([PYTHON, TRAIN / "example_answers", tmp_path / "answers" / "a.jsonl", "--count", "30"], check=True)
     command = [TRAIN / "make", tmp_path / "answers", "--base", base, "--out", tmp_path / "out", "--no-serve", "--",
                *"--random-init --steps 3 --row-tokens 1024 --rows 2 --rate 1e-3 --log-every 1 --no-bf16".split()]  # fmt: skip

@@ -1,6 +1,8 @@
 """Random well-formed conversations over the shipped tokenizer, and toy models of every served architecture."""
 
+import json
 import random
+import shutil
 from pathlib import Path
 
 import torch
@@ -27,6 +29,16 @@ def toy_model(name, dtype=torch.float64, implementation=None):
             if parameter.dim() == 2:
                 parameter.normal_(0, 0.3)  # so that a wrong mask or position shows
     return model
+
+
+def write_toy_base(base: Path, hidden_size: int, intermediate_size: int):
+    """The shipped model's folder without weights, of two small layers: what a run with random_init begins from."""
+    base.mkdir()
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(TINY / name, base)
+    small = {"hidden_size": hidden_size, "intermediate_size": intermediate_size, "num_hidden_layers": 2, "num_attention_heads": 4,
+             "num_key_value_heads": 2}  # fmt: skip
+    (base / "config.json").write_text(json.dumps(json.loads((TINY / "config.json").read_text()) | small))
 
 
 def tokenizer():
