@@ -39,8 +39,8 @@ struct Machine {
   std::vector<double> loads;  // requests a minute
 };
 
-// Multiverse-32B on one H100, from its measured linear layers and read rate; and a smaller model whose rows run out
-// before its pages do.
+// Multiverse-32B on one H100, from its measured linear layers and read rate. The others' figures are assumed: a smaller
+// model whose rows run out before its pages do, and one on a CPU, where every row costs.
 const std::vector<Machine>& machines() {
   static const std::vector<Machine> machines = {
       {"32B, 11,400 tokens of cache, 512 rows", 715, 512, 22.9, 0.0156, 8.6e-5, {4, 5, 6}},

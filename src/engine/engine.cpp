@@ -397,7 +397,7 @@ void EngineThread::snapshot() {
   stats.cached_prompt_tokens_total = counters.cached_prompt_tokens;
   stats.generation_tokens_total = counters.generation_tokens;
   stats.prefix_query_tokens_total = counters.prefix_query_tokens;
-  stats.prefix_hit_tokens_total = counters.prefix_hit_tokens;
+  stats.prefix_hit_tokens_total = counters.cached_prompt_tokens;
   stats.forks_total = counters.forks;
   stats.joins_total = counters.joins;
   stats.malformed_total = counters.malformed;

@@ -80,7 +80,6 @@ bool Scheduler::try_admit(Entry& entry, std::int32_t growth) {
     counters_.prompt_tokens += entry.prompt_tokens;
     counters_.cached_prompt_tokens += entry.cached_tokens;
     if (config_.prefix_cache) counters_.prefix_query_tokens += entry.prompt_tokens;
-    counters_.prefix_hit_tokens += entry.cached_tokens;
   }
   entry.refused_at = -1;
   stop_waiting(entry);

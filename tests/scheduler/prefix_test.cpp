@@ -87,7 +87,7 @@ TEST(PrefixIndex, IsSharedOnlyByRequestsOfTheSameSalt) {
   EXPECT_EQ(Server::cached(server.run(request)), 0);
   const SchedulerCounters& counters = server.scheduler->counters();
   EXPECT_EQ(counters.prefix_query_tokens, 4 * 200);
-  EXPECT_EQ(counters.prefix_hit_tokens, 192);
+  EXPECT_EQ(counters.cached_prompt_tokens, 192);
 }
 
 TEST(PrefixIndex, ForgetsTheTailOfWhatWasUsedLongestAgo) {

@@ -183,7 +183,7 @@ TEST(RandomPrograms, EveryTokenIsExplainedByTheTextBeforeIt) {
     }
     forks += scheduler.counters().forks;
     preemptions += scheduler.counters().preemptions;
-    hits += scheduler.counters().prefix_hit_tokens;
+    hits += scheduler.counters().cached_prompt_tokens;
     EXPECT_EQ(scheduler.pages().referenced, 0);
   }
   programs.print(std::to_string(forks) + " forks, up to " + std::to_string(widest) + " wide and " +

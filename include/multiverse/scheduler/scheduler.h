@@ -41,7 +41,7 @@ struct SchedulerConfig {
 
 struct SchedulerCounters {  // totals since the start
   std::int64_t prompt_tokens = 0, cached_prompt_tokens = 0, generation_tokens = 0;
-  std::int64_t prefix_query_tokens = 0, prefix_hit_tokens = 0;
+  std::int64_t prefix_query_tokens = 0;  // of these cached_prompt_tokens were found
   std::int64_t forks = 0, joins = 0, malformed = 0;
   std::int64_t preemptions = 0, preempted_tokens = 0;  // these had been computed
   std::int64_t steps = 0, rows = 0, draws = 0;
