@@ -1,6 +1,6 @@
 // One answer: its request, its stream, its tree on the page, and what can be done with it.
 import { ApiError, streamChat } from './api.js';
-import { el, button, copyButton, errorBox, count, seconds, plural } from './dom.js';
+import { announce, el, button, copyButton, errorBox, setText, count, seconds, plural } from './dom.js';
 import { AnswerView } from './lanes.js';
 import { Rail } from './rail.js';
 import { Tree } from './tree.js';
@@ -30,6 +30,8 @@ export function asCurl(body) {
 export class Answer {
   #abort = new AbortController();
   #timer = null;
+  #forked = false;
+  #shownTokens = 0; // of the text
 
   // `body`: of the request. `tree` and the rest: of an answer that is complete already.
   constructor(body, { saved = null, clock = false, actions = [] } = {}) {
@@ -45,7 +47,7 @@ export class Answer {
     this.view = new AnswerView(this.tree);
     this.rail = new Rail(this.tree, { clock, onPick: (branch) => this.view.lanes.get(branch)?.reveal() });
     this.raw = el('pre.raw-text', { hidden: true, tabindex: '0', 'aria-label': 'The answer as text' });
-    this.meta = el('p.meta', { role: 'status' });
+    this.meta = el('p.meta');
     this.problem = el('div');
     this.stopButton = button('Stop', () => this.stop());
     this.textButton = button('Text', () => this.#showText(this.raw.hidden), { 'aria-pressed': 'false' });
@@ -68,6 +70,7 @@ export class Answer {
     this.rail.live = true;
     this.#timer = setInterval(() => this.#tick(performance.now() - start), 100);
     this.#tick(0);
+    announce('The answer is being written');
     try {
       await streamChat(this.body, this.#abort.signal, (chunk) => this.#take(chunk, performance.now() - start));
     } catch (error) {
@@ -79,6 +82,7 @@ export class Answer {
     this.rail.live = false;
     this.#tick(performance.now() - start);
     this.#show();
+    this.#announceEnd();
   }
 
   stop() {
@@ -89,7 +93,8 @@ export class Answer {
     if (chunk.branch) {
       if (chunk.branch.event === 'token') this.firstMs ??= now;
       this.tree.add(chunk.branch, now);
-      if (!this.raw.hidden) this.#drawText();
+      if (chunk.branch.event === 'fork' && !this.#forked) announce('The paths run');
+      this.#forked ||= chunk.branch.event === 'fork';
     }
     const choice = chunk.choices?.[0];
     if (choice?.delta?.content) this.content += choice.delta.content;
@@ -100,6 +105,7 @@ export class Answer {
   #tick(ms) {
     this.ms = ms;
     this.#describe();
+    if (!this.raw.hidden && this.tree.tokens !== this.#shownTokens) this.#drawText();
     this.onTick?.();
   }
 
@@ -132,14 +138,11 @@ export class Answer {
     ].filter(Boolean);
     if (this.meta.childElementCount === facts.length) {
       facts.forEach(([text], i) => {
-        const node = this.meta.children[i];
-        if (node.textContent !== text) node.textContent = text;
+        setText(this.meta.children[i], text);
       });
     } else {
       this.meta.replaceChildren(...facts.map(([text, title]) => el('span', { title }, text)));
     }
-    // A reader of the screen hears the end, not every tenth of a second.
-    this.meta.setAttribute('aria-live', this.running ? 'off' : 'polite');
   }
 
   #showText(show) {
@@ -150,6 +153,7 @@ export class Answer {
   }
 
   #drawText() {
+    this.#shownTokens = this.tree.tokens;
     this.raw.textContent = this.running || this.finish === 'stopped' ? this.tree.text() : this.content;
   }
 
@@ -161,6 +165,12 @@ export class Answer {
     if (!this.raw.hidden) this.#drawText();
     this.split.hidden = this.error !== null && this.tree.tokens === 0;
     this.problem.replaceChildren(...(this.error ? [errorBox(this.error)] : []));
+  }
+
+  #announceEnd() {
+    if (this.error) return; // which is an alert
+    const paths = this.parallel?.paths ? ` in ${plural(this.parallel.paths, 'path')}` : '';
+    announce(`The answer is ${this.finish === 'stopped' ? 'stopped' : 'complete'}: ${plural(this.tokens, 'token')}${paths}`);
   }
 
   toJSON() {

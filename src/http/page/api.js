@@ -79,6 +79,7 @@ export async function streamChat(body, signal, onChunk) {
   });
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = '';
+  let sliceStart = performance.now(); // parts that are there already come without a pause
   for (;;) {
     let part;
     try {
@@ -90,7 +91,6 @@ export async function streamChat(body, signal, onChunk) {
     if (part.done) throw new ApiError(0, 'the answer ended before it was complete');
     const events = (rest + part.value).split('\n\n');
     rest = events.pop();
-    let sliceStart = performance.now();
     for (const event of events) {
       if (!event.startsWith('data: ')) continue; // a comment
       const data = event.slice('data: '.length);

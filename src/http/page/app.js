@@ -1,6 +1,7 @@
 // The page: views, the key, the theme.
 import { ApiError, apiKey, get } from './api.js';
 import { AskView } from './ask.js';
+import { setText, themeChanged } from './dom.js';
 import { RaceView } from './race.js';
 import { StatusView } from './status.js';
 import { TraceView } from './trace.js';
@@ -12,9 +13,11 @@ const byId = (id) => document.getElementById(id);
 function setTheme(theme) {
   if (theme === 'auto') delete document.documentElement.dataset.theme;
   else document.documentElement.dataset.theme = theme;
-  byId('theme').textContent = `Theme: ${theme}`;
+  byId('theme').textContent = theme;
+  byId('theme').setAttribute('aria-label', `Theme: ${theme}`);
+  byId('theme').title = 'Colours: as the system has them, light or dark';
   localStorage.setItem(kTheme, theme);
-  window.dispatchEvent(new Event('resize'));
+  themeChanged();
 }
 
 function setUpTheme() {
@@ -23,6 +26,14 @@ function setUpTheme() {
   byId('theme').onclick = () => {
     const now = kThemes.indexOf(document.documentElement.dataset.theme ?? 'auto');
     setTheme(kThemes[(now + 1) % kThemes.length]);
+  };
+}
+
+function setUpHelp() {
+  byId('help').onclick = () => byId('help-dialog').showModal();
+  byId('skip').onclick = () => {
+    const { node } = views[asked()];
+    (node.querySelector('textarea') ?? node.querySelector('button'))?.focus();
   };
 }
 
@@ -46,7 +57,7 @@ function setUpKey() {
 }
 
 function setState(state, title = '') {
-  byId('state').textContent = state;
+  setText(byId('state'), state); // a live region: only what is new
   byId('state').dataset.state = state;
   byId('state').title = title;
 }
@@ -89,6 +100,7 @@ window.addEventListener('keydown', (event) => {
 });
 setUpTheme();
 setUpKey();
+setUpHelp();
 open(asked());
 refresh();
 if (asked() === 'ask') views.ask.question.focus({ preventScroll: true });

@@ -17,6 +17,55 @@ export function el(name, attributes = {}, ...children) {
 export const button = (text, onclick, attributes = {}) =>
   el('button', { type: 'button', onclick, ...attributes }, text);
 
+export function setText(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+// For those who hear the page: said when the reader pauses. Not for what changes all the time.
+export const announce = (text) => setText(document.getElementById('announcer'), text);
+
+// Does pieces of work, each of a few milliseconds at most, in order and in slices, so that the browser can draw and answer
+// between them.
+const kSliceMs = 8;
+const pieces = [];
+let sliceDue = false;
+export function inSlices(work) {
+  pieces.push(work);
+  askForSlice();
+}
+function askForSlice() {
+  if (sliceDue || !pieces.length) return;
+  sliceDue = true;
+  setTimeout(doSlice);
+}
+function doSlice() {
+  sliceDue = false;
+  const stop = performance.now() + kSliceMs;
+  try {
+    do pieces.shift()();
+    while (pieces.length && performance.now() < stop);
+  } finally {
+    askForSlice();
+  }
+}
+
+// The style's colours, for what is drawn by hand. Asking for them lays out the document, so they are kept until they change.
+const kColours = ['bar', 'critical', 'live', 'muted'];
+let known = null;
+export function colours() {
+  if (!known) {
+    const style = getComputedStyle(document.documentElement);
+    const of = (name) => style.getPropertyValue(`--${name}`).trim();
+    known = { ...Object.fromEntries(kColours.map((name) => [name, of(name)])), strong: of('line-strong') };
+  }
+  return known;
+}
+export function themeChanged() {
+  known = null;
+  for (const node of document.querySelectorAll('.drawn')) node.dispatchEvent(new Event('theme'));
+}
+matchMedia('(prefers-color-scheme: dark)').addEventListener('change', themeChanged);
+
 // Calls `draw` once in the next frame, however often it is asked for.
 export function perFrame(draw) {
   let asked = false;

@@ -1,42 +1,14 @@
 // An answer's tree as a document: each block as columns (or lines) under its outlines, nested ones inside, the
 // conclusion below. Follows the tree while it grows; draws at most once a frame, and only what is open.
-import { el, button, perFrame, count, plural } from './dom.js';
+import { el, button, inSlices, perFrame, setText, count, plural } from './dom.js';
 import { Prose } from './prose.js';
-import { kOpenTag, kTags, lastLine, pathHeader, Words } from './words.js';
+import { RunReader } from './run_reader.js';
+import { lastLine, Words } from './words.js';
 
 const kMaxColumns = 12; // more paths start as lines
 const kManyBranches = 24; // with more, what changed is gathered for a tenth of a second
-
-// Splits a run's text, as it grows, into words of the structure and what stands between them.
-class RunReader {
-  constructor(run, isPath, label) {
-    this.run = run;
-    this.at = 0;
-    this.header = isPath ? pathHeader(label) : null;
-  }
-
-  // {text} | {tag} | {mark} of what is new. `whole`: the run will not grow.
-  *next(whole) {
-    if (this.header) {
-      const header = this.header.exec(this.run.text);
-      if (!header && !whole && this.run.text.length < 64) return;
-      if (header) this.at = header[0].length;
-      this.header = null;
-    }
-    let end = this.run.text.length;
-    const open = whole ? null : kOpenTag.exec(this.run.text.slice(this.at));
-    if (open) end = this.at + open.index;
-    const tags = new RegExp(kTags);
-    tags.lastIndex = this.at;
-    for (let tag; (tag = tags.exec(this.run.text)) && tag.index < end; this.at = tags.lastIndex) {
-      if (tag.index > this.at) yield { text: this.run.text.slice(this.at, tag.index) };
-      const mark = this.run.marks.find((place) => place.offset === tag.index);
-      yield mark ? { mark } : { tag: tag[0] };
-    }
-    if (end > this.at) yield { text: this.run.text.slice(this.at, end) };
-    this.at = end;
-  }
-}
+const kMoves = { ArrowDown: 1, ArrowRight: 1, ArrowUp: -1, ArrowLeft: -1, Home: -Infinity, End: Infinity };
+const kFrameMs = 12; // of drawing in one frame; what is left comes in the next
 
 // What one branch wrote, with its blocks.
 class BranchView {
@@ -163,7 +135,7 @@ class BranchView {
 
 // A block: its paths as lanes, then its conclusion.
 class BlockView {
-  #folded = false; // into lines, by itself
+  #begun = 0; // paths with a lane
   #touched = false; // the reader has chosen
 
   constructor(owner) {
@@ -172,6 +144,7 @@ class BlockView {
     this.title = el('span.title');
     this.toggle = button('Lines', () => this.#setMode(this.mode === 'columns' ? 'lines' : 'columns', true));
     this.grid = el('div.lanes', { role: 'list' });
+    this.grid.onkeydown = (event) => this.#key(event);
     this.node = el('div.block', { role: 'group' }, el('header', {}, this.title, this.toggle), this.grid);
     this.node.view = this;
     this.node.setAttribute('aria-label', owner.branch.label ? `Paths of ${owner.branch.label}` : 'Paths');
@@ -183,6 +156,7 @@ class BlockView {
   addPlanned() {
     const lane = new LaneView(this);
     this.lanes.push(lane);
+    lane.head.tabIndex = this.lanes.length === 1 ? 0 : -1;
     this.grid.append(lane.node);
     this.#title();
     return lane;
@@ -192,12 +166,14 @@ class BlockView {
   sync(paths, joined = this.owner.branch.openPaths !== paths) {
     const begins = !this.paths;
     this.paths = paths;
-    if (begins) paths.forEach((path, i) => this.#open(i));
-    for (let i = this.lanes.filter((lane) => lane.path).length; i < paths.length; i++) this.#open(i);
+    for (; this.#begun < paths.length; this.#begun++) this.#begin(this.#begun);
     this.node.classList.toggle('many', paths.length > kMaxColumns);
     // Rows as equal as they can be, of at most four where the window is wide enough.
     this.node.style.setProperty('--columns', Math.ceil(paths.length / Math.ceil(paths.length / 4)));
-    if (begins) this.#setMode(paths.length > kMaxColumns || this.owner.answer.compact ? 'lines' : 'columns');
+    const many = Math.max(paths.length, this.lanes.length) > kMaxColumns; // planned ones count
+    if (begins || (many && !this.#touched && this.mode === 'columns')) {
+      this.#setMode(many || this.owner.answer.compact ? 'lines' : 'columns');
+    }
     if (joined && !this.joined) {
       this.joined = true;
       this.node.classList.add('joined');
@@ -206,22 +182,22 @@ class BlockView {
     this.#title();
   }
 
-  #open(i) {
+  #begin(i) {
     const lane = this.lanes[i] ?? this.addPlanned();
     lane.setPath(this.paths[i]);
-    if (this.mode === 'columns') lane.setOpen(true);
+    if (this.mode === 'columns' && i < kMaxColumns) lane.setOpen(true);
   }
 
   #title() {
     const { paths } = this;
     if (!paths) {
-      this.title.textContent = this.lanes.length ? `Plans ${plural(this.lanes.length, 'path')} …` : 'Plans …';
+      setText(this.title, this.lanes.length ? `Plans ${plural(this.lanes.length, 'path')} …` : 'Plans …');
       return;
     }
     const ended = paths.filter((path) => path.ended).length;
-    this.title.textContent = this.joined || ended === paths.length
+    setText(this.title, this.joined || ended === paths.length
       ? `${plural(paths.length, 'path')} joined`
-      : `${plural(paths.length, 'path')}, ${count(paths.length - ended)} running`;
+      : `${plural(paths.length, 'path')}, ${count(paths.length - ended)} running`);
     this.toggle.hidden = false;
   }
 
@@ -231,11 +207,27 @@ class BlockView {
     this.node.classList.toggle('columns', mode === 'columns');
     this.node.classList.toggle('as-lines', mode === 'lines');
     this.toggle.textContent = mode === 'columns' ? 'Lines' : 'Columns';
-    for (const lane of this.lanes) lane.setOpen(mode === 'columns');
+    this.lanes.forEach((lane, i) => {
+      if (mode === 'columns' && i >= kMaxColumns) inSlices(() => this.mode === mode && lane.setOpen(true));
+      else lane.setOpen(mode === 'columns');
+    });
   }
 
   touch() {
     this.#touched = true;
+  }
+
+  // A block is one stop of the Tab key; arrows go from path to path.
+  #key(event) {
+    const from = this.lanes.findIndex((lane) => lane.head === event.target);
+    if (from < 0 || !(event.key in kMoves) || event.ctrlKey || event.altKey || event.metaKey) return;
+    event.preventDefault();
+    const last = this.lanes.length - 1;
+    this.lanes[Math.min(Math.max(from + kMoves[event.key], 0), last)].focus();
+  }
+
+  stopAt(lane) {
+    for (const other of this.lanes) other.head.tabIndex = other === lane ? 0 : -1;
   }
 
   keep() {
@@ -263,11 +255,17 @@ class LaneView {
     this.tail = el('span.last');
     this.tokens = el('span.tokens');
     this.head = button('', () => {
+      if (!this.path) return;
       this.block.touch();
       this.setOpen(!this.open);
-    }, { 'aria-expanded': 'false', disabled: true });
+    }, { 'aria-expanded': 'false', 'aria-disabled': 'true' });
+    this.head.onfocus = () => this.block.stopAt(this);
     this.head.append(this.label, this.outline, this.tail, this.tokens);
     this.body = el('div.body');
+    this.follows = true; // its end, while it grows
+    this.body.onscroll = () => {
+      this.follows = this.body.scrollTop + this.body.clientHeight >= this.body.scrollHeight - 24;
+    };
     this.node = el('div.lane.planned', { role: 'listitem' }, this.head, this.body);
   }
 
@@ -282,7 +280,7 @@ class LaneView {
     this.path = path;
     this.label.textContent = path.label;
     this.outline.textContent = path.outline;
-    this.head.disabled = false;
+    this.head.removeAttribute('aria-disabled');
     this.node.classList.remove('planned');
     this.node.dataset.id = path.id;
     this.block.owner.answer.lanes.set(path, this);
@@ -304,20 +302,22 @@ class LaneView {
     if (!this.path) return;
     const { path } = this;
     const fork = path.openPaths;
-    this.tokens.textContent = count(path.tokens);
+    setText(this.tokens, count(path.tokens));
     this.node.classList.toggle('ended', path.ended);
     this.node.classList.toggle('forked', path.forks.length > 0);
     this.node.classList.toggle('critical', this.block.owner.answer.critical.has(path));
     if (this.open) {
-      this.tail.textContent = '';
-      const scroll = this.body;
-      const follows = scroll.scrollTop + scroll.clientHeight >= scroll.scrollHeight - 24;
+      setText(this.tail, '');
       this.view.sync();
-      if (follows && !path.ended) scroll.scrollTop = scroll.scrollHeight;
+      if (this.follows && !path.ended) this.block.owner.answer.followed.add(this);
     } else {
       const nested = path.forks.length ? `${plural(path.forks.flat().length, 'path')} · ` : '';
-      this.tail.textContent = nested + (fork ? '…' : lastLine(path.run.text));
+      setText(this.tail, nested + (fork ? '…' : lastLine(path.run.text)));
     }
+  }
+
+  focus(options) {
+    this.head.focus(options);
   }
 
   reveal() {
@@ -326,7 +326,7 @@ class LaneView {
       if (!lane.open) lane.setOpen(true);
     }
     this.node.scrollIntoView({ block: 'nearest' });
-    this.head.focus({ preventScroll: true });
+    this.focus({ preventScroll: true });
   }
 }
 
@@ -345,9 +345,9 @@ export class AnswerView {
     this.lanes = new Map(); // by branch, for those whose block has been drawn
     this.finished = false;
     this.critical = new Set(); // once it is finished
+    this.followed = new Set(); // lanes to be scrolled to their end, once all of a frame is in the document
     this.view = new BranchView(tree.root, this);
     this.node = el('div.answer', {}, this.view.node);
-    this.onDraw = () => {};
   }
 
   touch(branch) {
@@ -367,16 +367,20 @@ export class AnswerView {
   }
 
   #sync() {
-    const changed = this.#changed;
-    this.#changed = new Set();
+    const stop = performance.now() + kFrameMs;
     const parents = new Set();
-    for (const branch of changed) {
+    for (const branch of this.#changed) {
+      this.#changed.delete(branch);
       if (branch === this.tree.root) this.view.sync();
       else this.lanes.get(branch)?.sync();
-      if (branch.parent && !changed.has(branch.parent)) parents.add(branch.parent);
+      if (branch.parent && !this.#changed.has(branch.parent)) parents.add(branch.parent);
+      if (performance.now() > stop) break;
     }
     for (const parent of parents) this.#syncBlock(parent);
-    this.onDraw();
+    // Reading and setting in turns would lay the page out anew for each lane.
+    for (const lane of this.followed) lane.body.scrollTop = Number.MAX_SAFE_INTEGER;
+    this.followed.clear();
+    if (this.#changed.size) this.#draw();
   }
 
   // A block's own line says how many of its paths run.

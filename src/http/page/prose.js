@@ -1,7 +1,9 @@
 // A model's text, drawn while it is written: paragraphs, lists, headings, code, formulas. Each line is drawn once, when
 // it is complete; the unfinished one is plain text. So a frame costs what is new in it, not what is there already.
-import { el } from './dom.js';
+import { colour } from './colour.js';
+import { el, inSlices } from './dom.js';
 
+const kMaxLine = 3000; // characters; longer ones stay as written: looking for what is not there costs their square
 const kMaxFormula = 2000; // characters; longer ones stay as written
 const kMaxDisplayLines = 60; // after which an opened $$ was none
 const kInline = new RegExp(
@@ -12,36 +14,20 @@ const kInline = new RegExp(
     /\*\*(?!\s)([^*\n]+)\*\*/, // 6 bold
   ].map((part) => part.source).join('|'), 'g');
 
-let katexLoading = null;
+let katex = null; // a promise of it, once a formula has been seen
 function loadKatex() {
-  katexLoading ??= new Promise((resolve) => {
+  return new Promise((resolve) => {
     const script = el('script', { src: new URL('katex.js', import.meta.url) });
     script.onload = () => resolve(window.katex);
     script.onerror = () => resolve(null);
     document.head.append(script);
   });
-  return katexLoading;
 }
 
-// Formulas wait in a queue, so that no frame has to draw many of them.
-const waiting = [];
-let drawing = false;
-async function drawFormulas() {
-  if (drawing) return;
-  drawing = true;
-  const katex = await loadKatex();
-  while (katex && waiting.length) {
-    const stop = performance.now() + 8;
-    while (waiting.length && performance.now() < stop) drawFormula(katex, ...waiting.shift());
-    await new Promise((resolve) => setTimeout(resolve));
-  }
-  drawing = false;
-}
-
-function drawFormula(katex, node, source, displayMode) {
+function drawFormula(library, node, source, displayMode) {
   const target = document.createElement('span');
   try {
-    katex.render(source, target, {
+    library.render(source, target, {
       displayMode, output: 'mathml', throwOnError: true, strict: 'ignore', trust: false, maxSize: 20, maxExpand: 200,
     });
     node.replaceChildren(target);
@@ -54,13 +40,14 @@ function drawFormula(katex, node, source, displayMode) {
 function formula(source, written, display) {
   const node = el(display ? 'span.formula.display.raw' : 'span.formula.raw', {}, written);
   if (source.length <= kMaxFormula) {
-    waiting.push([node, source, display]);
-    drawFormulas();
+    katex ??= loadKatex();
+    katex.then((library) => library && inSlices(() => drawFormula(library, node, source, display)));
   }
   return node;
 }
 
 function inlineNodes(line) {
+  if (line.length > kMaxLine) return [line];
   const nodes = [];
   let from = 0;
   for (const match of line.matchAll(kInline)) {
@@ -81,6 +68,7 @@ export class Prose {
   #tailNode = document.createTextNode('');
   #tailLine = null;
   #code = null; // the <code> of an open fence
+  #language = ''; // what the fence says
   #display = null; // lines of an open display formula
   #empty = 0;
 
@@ -131,8 +119,9 @@ export class Prose {
   #line(line) {
     this.#tailLine?.remove();
     this.#tailLine = null;
-    if (/^\s*```/.test(line)) {
-      this.#code = this.#code ? null : this.node.appendChild(el('pre', { tabindex: '0' }, el('code'))).firstChild;
+    const fence = /^\s*```\s*([\w+#-]*)/.exec(line);
+    if (fence) {
+      this.#fence(fence[1]);
     } else if (this.#code) {
       this.#code.append(`${line}\n`);
     } else if (this.#display) {
@@ -143,6 +132,17 @@ export class Prose {
       this.#empty += 1;
     } else {
       this.#text(line);
+    }
+  }
+
+  #fence(language) {
+    if (this.#code) {
+      colour(this.#code, this.#language);
+      this.#code = null;
+    } else {
+      this.#language = language.toLowerCase();
+      this.#code = el('code');
+      this.node.append(el('pre', { tabindex: '0', role: 'region', 'aria-label': `Code ${language}`.trim() }, this.#code));
     }
   }
 

@@ -4,6 +4,8 @@ import { el, button, count, seconds } from './dom.js';
 import { kExamples } from './examples.js';
 import { Settings } from './settings.js';
 
+const kSameMachine = ['localhost', '127.0.0.1', '[::1]'].includes(location.hostname);
+
 class Lane {
   constructor(mode) {
     this.mode = mode;
@@ -46,13 +48,14 @@ export class RaceView {
     this.stopButton = button('Stop', () => this.stop());
     this.stopButton.hidden = true;
     this.result = el('p.result', { role: 'status' });
+    this.explanation = el('section.explanation', { 'aria-label': 'What was measured' });
     this.node = el('section.view.race', { 'aria-label': 'Race', hidden: true },
       el('h1.unseen', {}, 'Race'),
       el('form.composer', { onsubmit: (event) => { event.preventDefault(); this.run(); } },
         el('div.line', {}, this.question, this.startButton, this.stopButton), this.settings.node,
         el('label.check', { title: 'Both share the machine then, so the clocks say less' }, this.together,
           'Both at once (else one after the other, each alone on the clock)')),
-      this.result, el('div.racers', {}, ...this.lanes.map((lane) => lane.node)));
+      this.result, this.explanation, el('div.racers', {}, ...this.lanes.map((lane) => lane.node)));
   }
 
   stop() {
@@ -65,6 +68,7 @@ export class RaceView {
     if (!settings || !this.question.value.trim() || this.running) return;
     this.#running(true);
     this.result.textContent = '';
+    this.explanation.replaceChildren();
     for (const lane of this.lanes) lane.prepare(this.question.value, settings);
     if (this.together.checked) {
       await Promise.all(this.lanes.map((lane) => lane.answer.run()));
@@ -95,16 +99,42 @@ export class RaceView {
   #judge() {
     const [parallel, serial] = this.lanes.map((lane) => lane.answer);
     this.#align();
+    this.explanation.replaceChildren();
     if (!parallel.parallel || !serial.parallel) {
       this.result.textContent = 'No result: one of the two did not finish.';
       return;
     }
     const measured = serial.ms / parallel.ms;
     const ideal = parallel.tokens / parallel.parallel.critical_path_tokens;
-    const same = parallel.content === serial.content;
     this.result.replaceChildren(el('strong', {}, `${measured.toFixed(2)}× as fast in parallel`),
       ` (${seconds(parallel.ms)} s against ${seconds(serial.ms)} s). The tree allows ${ideal.toFixed(2)}×: ` +
       `${count(parallel.tokens)} tokens over a critical path of ${count(parallel.parallel.critical_path_tokens)}. ` +
-      (same ? 'Both wrote the same text.' : 'The two texts differ.'));
+      (parallel.content === serial.content ? 'Both wrote the same text.' : 'The two texts differ.'));
+    this.#explain(parallel, serial);
+  }
+
+  // Where the time went: the tree says how many steps are saved, the machine what a step with several paths costs.
+  #explain(parallel, serial) {
+    const rows = [['parallel', parallel], ['serial', serial]].map(([mode, answer]) => {
+      const writing = answer.ms - (answer.firstMs ?? 0);
+      const { steps } = answer.parallel;
+      return { mode, first: answer.firstMs ?? 0, writing, steps, perStep: writing / Math.max(steps, 1), perToken: answer.tokens / Math.max(steps, 1) };
+    });
+    const [wide, narrow] = rows;
+    const dearer = wide.perStep / narrow.perStep;
+    const fewer = narrow.steps / wide.steps;
+    this.explanation.replaceChildren(
+      el('h2', {}, 'What was measured'),
+      el('table', {}, el('thead', {}, el('tr', {}, ...['Mode', 'First token', 'Then', 'Steps', 'A step', 'Tokens a step'].map((title) => el('th', { scope: 'col' }, title)))),
+        el('tbody', {}, ...rows.map((row) => el('tr', {}, el('th', { scope: 'row' }, row.mode), ...[
+          `${row.first.toFixed(0)} ms`, `${row.writing.toFixed(0)} ms`, count(row.steps), `${row.perStep.toFixed(2)} ms`, row.perToken.toFixed(2),
+        ].map((text) => el('td', {}, text)))))),
+      el('p', {}, `In parallel the answer took ${fewer.toFixed(2)}× fewer steps, each ${dearer >= 1
+        ? `${dearer.toFixed(2)}× as long, since a step then computes several tokens` : 'no longer than a serial one'}. `,
+      'Where a step is bound by reading the weights, as large models on a GPU are, more paths cost it little, and the speed-up comes ',
+      'near to what the tree allows; a small model on few cores pays for each path.'),
+      el('p', {}, 'The clock is this page’s, from sending the question to the last event',
+        this.together.checked ? ', while both shared the machine' : '',
+        kSameMachine ? '. Browser and server are on one machine here: what drawing takes, the server lacks.' : '.'));
   }
 }

@@ -1,11 +1,13 @@
 // The tree over time: one row a branch, one bar a run, forks and joins as lines, the critical path marked. The axis
 // counts steps (passes of an engine at its best), or the clock as it was seen here.
-import { el, button, perFrame, count, seconds } from './dom.js';
+import { announce, el, button, colours, perFrame, setText, count, seconds } from './dom.js';
 
 const kAxis = 22; // pixels below the rows
 const kLabels = 44; // pixels before the bars, where there is room for labels
 const kRow = { most: 18, least: 3, labelled: 11 };
 const kHeight = 460; // what the rows may take, before they get thin
+const kDescribeEvery = 1000; // ms, while it grows
+const kKeys = { ArrowDown: 1, ArrowUp: -1, PageDown: 10, PageUp: -10, Home: -Infinity, End: Infinity };
 
 function niceStep(range, most) {
   const rough = range / most;
@@ -16,8 +18,10 @@ function niceStep(range, most) {
 export class Rail {
   #draw = perFrame(() => this.#paint());
   clock = false; // as it was drawn last
-  #hover = null;
+  #hover = null; // the row pointed at, by mouse or keys
   #rows = [];
+  #width = 0;
+  #described = 0;
   #lastPaint = 0;
   #timer = null;
 
@@ -35,13 +39,22 @@ export class Rail {
     });
     this.axis.hidden = !canSwitch;
     this.axis.title = 'Switch the axis between steps and the clock';
-    this.title = el('span', { title: 'The longest chain: at each fork the path that ended last' }, 'critical path');
-    this.node = el('div.rail', { role: 'group', 'aria-label': 'Tree over time' },
-      el('header', {}, this.title, this.axis), el('div.plot', {}, this.canvas, this.tip));
+    this.title = el('span.legend', {},
+      el('span.key.critical', { title: 'The longest chain: at each fork the path that ended last' }, 'critical path'),
+      (this.running = el('span.key.live', { hidden: true }, 'running')));
+    this.plot = el('div.plot', { tabindex: '0', role: 'application', 'aria-label': 'Branches over time: arrow keys choose one, Enter shows it' },
+      this.canvas, this.tip);
+    this.node = el('div.rail.drawn', { role: 'group', 'aria-label': 'Tree over time' }, el('header', {}, this.title, this.axis), this.plot);
     this.canvas.onmousemove = (event) => this.#point(event);
     this.canvas.onmouseleave = () => this.#point(null);
     this.canvas.onclick = () => this.#hover && this.onPick(this.#hover.branch);
-    new ResizeObserver(() => this.#draw()).observe(this.node);
+    this.node.addEventListener('theme', () => this.#draw());
+    this.plot.onkeydown = (event) => this.#key(event);
+    this.plot.onblur = () => this.#choose(null);
+    new ResizeObserver((entries) => {
+      this.#width = entries.at(-1).contentRect.width;
+      this.#draw();
+    }).observe(this.plot);
   }
 
   // At most ten times a second.
@@ -59,7 +72,7 @@ export class Rail {
     this.#rows = [...this.tree.inOrder()];
     const height = Math.min(kRow.most, Math.max(kRow.least, kHeight / this.#rows.length));
     const labelled = height >= kRow.labelled;
-    const width = this.node.clientWidth;
+    const width = this.#width;
     let end = this.clock ? this.limit : 0;
     for (const { branch } of this.#rows) for (const run of branch.runs) end = Math.max(end, this.#ends(run)[1]);
     const left = labelled && this.#rows.length > 1 ? kLabels : 2;
@@ -70,10 +83,11 @@ export class Rail {
     clearTimeout(this.#timer);
     this.#timer = null;
     this.#lastPaint = performance.now();
-    if (!this.node.isConnected || this.node.clientWidth === 0) return;
+    if (!this.node.isConnected || this.#width === 0) return;
     this.clock = this.wantsClock && this.tree.root.runs[0].from !== null;
     this.axis.disabled = this.tree.root.runs[0].from === null;
-    this.axis.textContent = this.clock ? 'by clock' : 'by steps';
+    setText(this.axis, `Axis: ${this.clock ? 'clock' : 'steps'}`);
+    this.running.hidden = !this.live;
     const plan = (this.plan = this.#layout());
     const pixels = window.devicePixelRatio || 1;
     const total = Math.ceil(this.#rows.length * plan.height) + kAxis;
@@ -85,16 +99,11 @@ export class Rail {
     const pen = this.canvas.getContext('2d');
     pen.setTransform(pixels, 0, 0, pixels, 0, 0);
     pen.clearRect(0, 0, plan.width, total);
-    const style = getComputedStyle(this.node);
-    const colour = (name) => style.getPropertyValue(name).trim();
-    this.colours = {
-      bar: colour('--bar'), critical: colour('--critical'), line: colour('--line-strong'), text: colour('--muted'),
-      live: colour('--live'),
-    };
+    this.colours = colours();
     this.#paintAxis(pen, plan, total);
     const critical = this.tree.criticalPath();
     this.#rows.forEach((row, i) => this.#paintRow(pen, plan, row, i, critical));
-    this.#describe();
+    if (!this.live || this.#lastPaint - this.#described > kDescribeEvery) this.#describe();
   }
 
   #x(plan, value) {
@@ -103,8 +112,8 @@ export class Rail {
 
   #paintAxis(pen, plan, total) {
     pen.font = '10px system-ui, sans-serif';
-    pen.fillStyle = this.colours.text;
-    pen.strokeStyle = this.colours.line;
+    pen.fillStyle = this.colours.muted;
+    pen.strokeStyle = this.colours.strong;
     pen.lineWidth = 1;
     const bottom = total - kAxis + 2.5;
     const step = niceStep(Math.max(plan.end, 1), Math.max(2, plan.width / 70));
@@ -140,7 +149,7 @@ export class Rail {
       pen.globalAlpha = 1;
     });
     // While its paths run, the branch waits.
-    pen.strokeStyle = this.colours.line;
+    pen.strokeStyle = this.colours.strong;
     branch.forks.forEach((paths, k) => {
       const from = this.#x(plan, this.#ends(branch.runs[k])[1]);
       const next = branch.runs[k + 1];
@@ -160,12 +169,13 @@ export class Rail {
     if (!plan.labelled || this.#rows.length === 1) return;
     pen.font = '10px system-ui, sans-serif';
     pen.textAlign = 'left';
-    pen.fillStyle = on ? this.colours.critical : this.colours.text;
+    pen.fillStyle = on ? this.colours.critical : this.colours.muted;
     const name = branch.parent ? branch.label : 'root';
     pen.fillText(name.slice(0, 7), 2 + Math.min(depth, 3) * 4, middle + 3.5, plan.left - 4 - Math.min(depth, 3) * 4);
   }
 
   #describe() {
+    this.#described = this.#lastPaint;
     const { steps, paths, width, depth, tokens } = this.tree.counts();
     const longest = [...this.tree.criticalPath()].at(-1);
     this.canvas.setAttribute('aria-label',
@@ -174,16 +184,32 @@ export class Rail {
   }
 
   #point(event) {
-    const row = event && this.plan ? this.#rows[Math.floor(event.offsetY / this.plan.height)] ?? null : null;
+    this.#choose(event && this.plan ? this.#rows[Math.floor(event.offsetY / this.plan.height)] ?? null : null);
+  }
+
+  #key(event) {
+    if (!this.plan || event.ctrlKey || event.altKey || event.metaKey) return;
+    const chosen = this.#rows.findIndex((row) => row.branch === this.#hover?.branch);
+    if (event.key === 'Enter' && chosen >= 0) {
+      event.preventDefault();
+      this.onPick(this.#rows[chosen].branch);
+    } else if (event.key in kKeys) {
+      event.preventDefault();
+      const next = chosen < 0 && kKeys[event.key] > 0 ? kKeys[event.key] - 1 : chosen + kKeys[event.key];
+      this.#choose(this.#rows[Math.min(Math.max(next, 0), this.#rows.length - 1)]);
+      announce(this.tip.textContent);
+    }
+  }
+
+  #choose(row) {
     this.tip.hidden = !row;
     if (row) {
       const { branch } = row;
       const runs = branch.runs.map((run) => this.#ends(run));
       const [from, to] = [runs[0][0], runs.at(-1)[1]];
       const span = this.clock ? `${seconds(from)} to ${seconds(to)} s` : `steps ${count(from)} to ${count(to)}`;
-      this.tip.textContent = `${branch.parent ? `${branch.label} ${branch.outline}` : 'root'} · ${count(branch.tokens)} tokens · ${span}`;
-      const below = event.offsetY + 18;
-      this.tip.style.top = `${below}px`;
+      setText(this.tip, `${branch.parent ? `${branch.label} ${branch.outline}` : 'root'} · ${count(branch.tokens)} tokens · ${span}`);
+      this.tip.style.top = `${(this.#rows.indexOf(row) + 1) * this.plan.height + 4}px`;
     }
     this.canvas.style.cursor = row?.branch.parent ? 'pointer' : '';
     if (this.#hover?.branch === row?.branch) return;

@@ -1,6 +1,6 @@
 // What the server does now: readiness, model, speed, load, pages. From /readyz, /v1/models, /version and /metrics.
 import { ApiError, get } from './api.js';
-import { el, errorBox, count } from './dom.js';
+import { el, colours, errorBox, count } from './dom.js';
 
 const kEvery = 1000; // ms between looks
 const kSeconds = 120; // that the chart shows
@@ -44,7 +44,7 @@ export class StatusView {
     this.pages = el('div.pages', { role: 'img', 'aria-label': 'not known yet' });
     this.pagesText = el('p.note');
     this.notice = el('div');
-    this.node = el('section.view.status', { 'aria-label': 'Status', hidden: true },
+    this.node = el('section.view.status.drawn', { 'aria-label': 'Status', hidden: true },
       el('h1.unseen', {}, 'Status'),
       this.notice,
       el('div.cards', {}, ...Object.values(this.cards).map((card) => card.node)),
@@ -140,17 +140,17 @@ export class StatusView {
     this.chart.height = height * pixels;
     const pen = this.chart.getContext('2d');
     pen.scale(pixels, pixels);
-    const style = getComputedStyle(this.node);
+    const { bar, muted } = colours();
     const most = Math.max(10, ...this.#rates);
     const x = (i) => width - (this.#rates.length - 1 - i) * (width / (kSeconds - 1));
     const y = (rate) => height - 4 - (rate / most) * (height - 20);
-    pen.fillStyle = style.getPropertyValue('--bar');
+    pen.fillStyle = bar;
     pen.beginPath();
     pen.moveTo(x(0), height - 4);
     this.#rates.forEach((rate, i) => pen.lineTo(x(i), y(rate)));
     pen.lineTo(width, height - 4);
     pen.fill();
-    pen.fillStyle = style.getPropertyValue('--muted');
+    pen.fillStyle = muted;
     pen.font = '11px system-ui, sans-serif';
     pen.fillText(`${count(most)} at most`, 4, 12);
   }
