@@ -24,6 +24,15 @@ print("<script>")
 [link](javascript:alert(1)) </Path> end
 """
 
+CODE = [  # what is in each fence
+    ("python", 'def f(x):\n    """<img src=x onerror=document.title=\'owned\'>"""\n    return x + 1  # <b>bold</b>\n'),
+    ("c++", "template <typename T>\nstruct Pair { T a, b; };  // two\nint main() { return Pair<int>{1, 2}.a; }\n"),
+    ("json", '{"a": [1, true, null], "b": "<script>"}\n'),
+    ("nolanguage", "words & more\n"),
+    ("constructor", "no language either\n"),
+    ("", "plain text\n"),
+]
+
 
 class Writer:
     """Events of one answer, with the counts that the server would send."""
@@ -113,12 +122,19 @@ def hostile(write, stopped):
     write.finish()
 
 
+def code(write, stopped):
+    text = "".join(f"```{language}\n{source}```\n" for language, source in CODE)
+    write.branch("token", "", text, tokens=50, steps=50)
+    write.content(text)
+    write.finish()
+
+
 def breaks(write, stopped):
     write.token("", "a beginning")
     write.send({"error": {"message": "the machine failed in the middle", "type": "server_error", "param": None, "code": None}})
 
 
-SCRIPTS = {"wide": wide, "nested": nested, "npr": npr, "hostile": hostile, "breaks": breaks}
+SCRIPTS = {"wide": wide, "nested": nested, "npr": npr, "hostile": hostile, "code": code, "breaks": breaks}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -160,6 +176,9 @@ class Handler(BaseHTTPRequestHandler):
         return script
 
     def forward(self, body):
+        instead = self.server.instead.pop(self.path.removeprefix(PREFIX), None)
+        if instead:
+            return self.answer(200, [("Content-Type", "text/javascript")], instead)
         if not self.path.startswith(PREFIX):
             return self.answer(404, [], b"outside the prefix")
         headers = {"Content-Type": "application/json"} if body else {}
@@ -206,6 +225,7 @@ class ScriptedServer(ThreadingHTTPServer):
     def __init__(self, upstream):
         super().__init__(("127.0.0.1", 0), Handler)
         self.upstream = upstream
+        self.instead = {}  # by path: what to answer once, instead of the real server's file
         self.cancelled = 0  # streams whose client went away
         self.url = f"http://127.0.0.1:{self.server_port}{PREFIX}"
         threading.Thread(target=self.serve_forever, daemon=True).start()
