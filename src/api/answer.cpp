@@ -1,24 +1,14 @@
 #include "api/answer.h"
 
 #include <algorithm>
-#include <random>
 #include <utility>
+
+#include "multiverse/base/entropy.h"
 
 #include "api/token_text.h"
 
 namespace multiverse {
 namespace {
-
-std::string random_id(const char* prefix) {
-  static constexpr char kHex[] = "0123456789abcdef";
-  std::random_device device;
-  std::string id = prefix;
-  for (int word = 0; word < 4; ++word) {
-    std::uint32_t bits = device();
-    for (int digit = 0; digit < 8; ++digit, bits >>= 4U) id += kHex[bits & 15U];
-  }
-  return id;
-}
 
 OrderedJson bytes_of(std::string_view bytes) {
   OrderedJson list = OrderedJson::array();
@@ -65,7 +55,7 @@ void Usage::add(const SampleEndEvent& sample) {
 }
 
 AnswerWriter::AnswerWriter(const Job& job, const ServedModel& model, std::int64_t created)
-    : job_(job), model_(model), created_(created), id_(random_id(job.chat ? "chatcmpl-" : "cmpl-")) {}
+    : job_(job), model_(model), created_(created), id_((job.chat ? "chatcmpl-" : "cmpl-") + random_id()) {}
 
 OrderedJson AnswerWriter::usage(const Usage& usage) const {
   const ParallelUsage& parallel = usage.parallel;

@@ -2,18 +2,14 @@
 
 #include <algorithm>
 #include <charconv>
-#include <random>
 #include <utility>
+
+#include "multiverse/base/entropy.h"
 
 namespace multiverse {
 namespace {
 
 constexpr std::int32_t kMaxInt32 = std::numeric_limits<std::int32_t>::max();
-
-std::uint64_t random_seed() {
-  std::random_device device;
-  return (static_cast<std::uint64_t>(device()) << 32U) | device();
-}
 
 // The key of a logit_bias entry: plain decimal digits, so that no two keys name one token.
 std::optional<TokenId> token_key(const std::string& key, std::int32_t vocab_size) {
@@ -199,7 +195,7 @@ void read_common_fields(FieldReader& fields, const ServedModel& model, std::int3
   fields.find("model");  // checked by parse_body
   read_sampling(fields, model, request.sampling);
   const auto seed = fields.integer("seed", {});
-  request.seed = seed ? static_cast<std::uint64_t>(*seed) : random_seed();
+  request.seed = seed ? static_cast<std::uint64_t>(*seed) : random_bits();
   request.n = fields.integer32("n", {1, model.max_n}).value_or(1);
   job.return_token_ids = fields.boolean("return_token_ids").value_or(false);
   read_stream(fields, job);
