@@ -45,6 +45,9 @@ class GenerationImpl final : public Generation {
 
   Status submit(Engine& engine);
   bool wait(Nanoseconds timeout) override;
+  void notify(const std::function<void()>& on_events) override {
+    for (PromptRun& run : runs_) run.stream->notify(on_events);
+  }
   void cancel() override;
   void fail(Error error) override;
   const std::optional<Error>& error() const override { return error_; }

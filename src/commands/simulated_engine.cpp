@@ -15,6 +15,7 @@ struct SimulatedEngine::Queue {
   std::int32_t sent = 0;
   std::mutex mutex;  // of what follows
   std::condition_variable ready;
+  std::function<void()> on_events;
   std::vector<Event> events;
   bool finished = false, cancelled = false;
 };
@@ -22,14 +23,23 @@ struct SimulatedEngine::Queue {
 class SimulatedEngine::Stream final : public RequestStream {
  public:
   explicit Stream(std::shared_ptr<Queue> queue) : queue_(std::move(queue)) {}
-  ~Stream() override { Stream::cancel(); }
+  ~Stream() override {
+    Stream::notify({});
+    Stream::cancel();
+  }
   RequestId id() const override { return queue_->seed; }
   bool wait(Nanoseconds timeout, std::vector<Event>& out) override {
     std::unique_lock lock(queue_->mutex);
-    queue_->ready.wait_for(lock, timeout, [this] { return !queue_->events.empty() || queue_->finished; });
+    const auto news = [this] { return !queue_->events.empty() || queue_->finished; };
+    if (timeout > Nanoseconds::zero()) queue_->ready.wait_for(lock, timeout, news);
     std::move(queue_->events.begin(), queue_->events.end(), std::back_inserter(out));
     queue_->events.clear();
     return !queue_->finished;
+  }
+  void notify(std::function<void()> on_events) override {
+    const std::lock_guard lock(queue_->mutex);
+    queue_->on_events = std::move(on_events);
+    if (queue_->on_events && (!queue_->events.empty() || queue_->finished)) queue_->on_events();
   }
   void cancel() override {
     const std::lock_guard lock(queue_->mutex);
@@ -108,6 +118,7 @@ bool SimulatedEngine::emit_due(Queue& queue, steady_clock::time_point now) {
     queue.events.emplace_back(finished);
     queue.finished = true;
   }
+  if (queue.on_events) queue.on_events();
   lock.unlock();  // who wakes would wait for it
   queue.ready.notify_one();
   return !last;

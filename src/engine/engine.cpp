@@ -25,6 +25,7 @@ class EventQueue {
         finished_ = finished_ || std::holds_alternative<FinishedEvent>(event);
         events_.push_back(std::move(event));
       }
+      if (on_events_) on_events_();
     }
     ready_.notify_one();  // unlocked: who wakes would wait for it
   }
@@ -32,10 +33,18 @@ class EventQueue {
   // See RequestStream::wait.
   bool wait(Nanoseconds timeout, std::vector<Event>& out) {
     std::unique_lock lock(mutex_);
-    ready_.wait_for(lock, timeout, [this] { return !events_.empty() || finished_; });
+    const auto news = [this] { return !events_.empty() || finished_; };
+    if (timeout > Nanoseconds::zero()) ready_.wait_for(lock, timeout, news);
     for (Event& event : events_) out.push_back(std::move(event));
     events_.clear();
     return !finished_;
+  }
+
+  // See RequestStream::notify; the lock keeps a call from outliving it.
+  void notify(std::function<void()> on_events) {
+    const std::scoped_lock lock(mutex_);
+    on_events_ = std::move(on_events);
+    if (on_events_ && (!events_.empty() || finished_)) on_events_();
   }
 
   bool finished() const {
@@ -46,6 +55,7 @@ class EventQueue {
  private:
   mutable std::mutex mutex_;
   std::condition_variable ready_;
+  std::function<void()> on_events_;
   std::vector<Event> events_;
   bool finished_ = false;
 };
@@ -180,10 +190,12 @@ class Stream final : public RequestStream {
   Stream(EngineThread& engine, RequestId id, std::shared_ptr<EventQueue> events)
       : engine_(engine), id_(id), events_(std::move(events)) {}
   ~Stream() override {
+    events_->notify({});
     if (!events_->finished()) cancel();
   }
   RequestId id() const override { return id_; }
   bool wait(Nanoseconds timeout, std::vector<Event>& out) override { return events_->wait(timeout, out); }
+  void notify(std::function<void()> on_events) override { events_->notify(std::move(on_events)); }
   void cancel() override {
     Command command;
     command.kind = Command::Kind::kCancel;

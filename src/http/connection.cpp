@@ -66,6 +66,8 @@ Connection::Connection(int fd, ConnectionDeadlines deadlines) : fd_(fd), deadlin
   set_option(fd_, IPPROTO_TCP, TCP_KEEPINTVL, 10);
   set_option(fd_, IPPROTO_TCP, TCP_KEEPCNT, 3);
   set_option(fd_, IPPROTO_TCP, TCP_USER_TIMEOUT, 60'000);
+  // What a slow reader has not been sent waits with us, who count it, and not in the kernel's buffer of megabytes.
+  set_option(fd_, IPPROTO_TCP, TCP_NOTSENT_LOWAT, 128 * 1024);
 }
 
 Connection::~Connection() {
@@ -179,26 +181,34 @@ ssize_t Connection::read_body(char* out, std::size_t size) {
   return static_cast<ssize_t>(count);
 }
 
-bool Connection::write(std::string_view bytes) {
-  while (!bytes.empty() && !broken_) {
-    const ssize_t count = send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL);
+// How much of it the socket takes now.
+std::size_t Connection::send_now(std::string_view bytes) {
+  std::size_t sent = 0;
+  while (sent < bytes.size() && !broken_) {
+    const ssize_t count = send(fd_, bytes.data() + sent, bytes.size() - sent, MSG_NOSIGNAL);
     if (count > 0) {
-      bytes.remove_prefix(static_cast<std::size_t>(count));
+      sent += static_cast<std::size_t>(count);
     } else if (count < 0 && errno == EAGAIN) {
-      slow_ = !wait_for(fd_, POLLOUT, steady_clock::now() + deadlines_.write);
-      broken_ = slow_;
+      break;
     } else if (count < 0 && errno != EINTR) {
       broken_ = true;
     }
   }
+  return sent;
+}
+
+bool Connection::write(std::string_view bytes) {
+  while (!broken_) {
+    bytes.remove_prefix(send_now(bytes));
+    if (bytes.empty()) break;
+    if (!broken_) broken_ = !wait_for(fd_, POLLOUT, steady_clock::now() + deadlines_.write);
+  }
   return !broken_;
 }
 
-Connection::Peer Connection::peer() const {
-  pollfd entry{fd_, POLLRDHUP, 0};
-  if (poll(&entry, 1, 0) <= 0) return Peer::kOpen;
-  if ((entry.revents & (POLLERR | POLLHUP | POLLNVAL)) != 0) return Peer::kGone;
-  return (entry.revents & POLLRDHUP) != 0 ? Peer::kHalfClosed : Peer::kOpen;
+bool Connection::send_some(std::string& bytes) {
+  bytes.erase(0, send_now(bytes));
+  return !broken_;
 }
 
 void Connection::linger() {

@@ -36,17 +36,12 @@ class Connection {
   ssize_t read_body(char* out, std::size_t size);
   const std::optional<Refusal>& body_failure() const { return body_.failure; }
 
-  // False, now and later, once the peer is gone or takes nothing; slow() then tells the two apart.
+  // Waits until all is taken. False, now and later, once the peer is gone or takes nothing.
   bool write(std::string_view bytes);
+  // Without waiting: what the socket takes now is removed from the front. False once the peer is gone.
+  bool send_some(std::string& bytes);
   bool broken() const { return broken_; }
-  bool slow() const { return slow_; }
-
-  enum class Peer {
-    kOpen,
-    kHalfClosed,  // sends no more; it may still read, or may have closed: only writing to it will tell
-    kGone,
-  };
-  Peer peer() const;
+  int fd() const { return fd_; }  // to watch
 
   // What the peer still sends is read and dropped for a moment, so that it gets to read our last answer.
   void linger();
@@ -68,13 +63,14 @@ class Connection {
   std::optional<std::string> read_line(std::size_t max_bytes, Time deadline);
   void start_body(const RequestHead& head);
   bool next_chunk();
+  std::size_t send_now(std::string_view bytes);
 
   const int fd_;
   const ConnectionDeadlines deadlines_;
   std::string buffer_;    // received, not yet used
   std::size_t used_ = 0;  // of the buffer's start
   Body body_;
-  bool broken_ = false, slow_ = false;
+  bool broken_ = false;
 };
 
 }  // namespace multiverse

@@ -2,11 +2,10 @@
 
 #include <algorithm>
 #include <array>
-#include <cstdio>
 #include <ctime>
-#include <random>
 
 #include "multiverse/api/error_body.h"
+#include "multiverse/base/entropy.h"
 
 namespace multiverse {
 namespace {
@@ -19,14 +18,6 @@ bool is_request_id(std::string_view id) {
            c == '-';
   };
   return !id.empty() && id.size() <= kMaxRequestId && std::all_of(id.begin(), id.end(), fits);
-}
-
-std::string random_request_id() {
-  thread_local std::random_device device;  // opening it costs more than drawing from it
-  std::array<char, 40> text{};
-  const int size =
-      std::snprintf(text.data(), text.size(), "req-%08x%08x%08x%08x", device(), device(), device(), device());
-  return {text.data(), static_cast<std::size_t>(size)};
 }
 
 std::string date() {
@@ -42,7 +33,7 @@ std::string date() {
 
 Exchange::Exchange(Connection& connection, const RequestHead& head) : connection_(connection), head_(head) {
   const std::string_view given = head.field("x-request-id");
-  request_id_ = is_request_id(given) ? std::string(given) : random_request_id();
+  request_id_ = is_request_id(given) ? std::string(given) : "req-" + random_id();
   add_field("X-Request-Id", request_id_);
   add_field("Date", date());
 }
@@ -84,22 +75,12 @@ void Exchange::send_error(const Error& error) {
   send_error(status, error);
 }
 
-void Exchange::send_stream(std::function<void()> write) {
+void Exchange::send_stream(std::function<bool()> write) {
   send(200, "", "text/event-stream; charset=utf-8");
   add_field("Cache-Control", "no-cache");
   add_field("X-Accel-Buffering", "no");
   stream_ = std::move(write);
   if (head_.http_1_0) close_ = true;
-}
-
-bool Exchange::run_stream(Sink sink) {
-  sink_ = std::move(sink);
-  stream_();
-  return stream_ended_ && !connection_.broken();
-}
-
-bool Exchange::probe() {
-  return !head_.http_1_0 && connection_.write("HTTP/1.1 100 Continue\r\n\r\n");
 }
 
 void Exchange::abandon() {

@@ -1,4 +1,4 @@
-// One request and its answer: what is decided here, server.cpp has httplib write.
+// One request and its answer: what is decided here, listener.cpp has httplib write.
 #pragma once
 
 #include <chrono>
@@ -24,8 +24,6 @@ class Exchange {
  public:
   // Calls its argument with each part of the body, in order, until that says false. False where not all was taken.
   using BodyReader = std::function<bool(std::function<bool(const char* bytes, std::size_t size)>)>;
-  // Where a stream's bytes go. False once the client is gone.
-  using Sink = std::function<bool(std::string_view bytes)>;
 
   Exchange(Connection& connection, const RequestHead& head);
 
@@ -48,18 +46,10 @@ class Exchange {
   // With the status of its code, and what clients should know of it: when to try again, how to authenticate.
   void send_error(const Error& error);
   // text/event-stream: chunked, or up to the connection's end where the client speaks HTTP/1.0. `write` runs once the
-  // status line is written, and calls chunk() any number of times, then end_stream().
-  void send_stream(std::function<void()> write);
-
-  // False once the client is gone.
-  bool chunk(std::string_view bytes) { return bytes.empty() ? !connection_.broken() : sink_(bytes); }
-  void end_stream() { stream_ended_ = true; }
-
-  // Makes a client that only half closed go on waiting, and one that closed show itself at the next look: an interim
-  // answer, which RFC 9110 lets a server send at any time. False where the protocol has none.
-  bool probe();
-  Connection::Peer peer() const { return connection_.peer(); }
-  bool slow_reader() const { return connection_.slow(); }
+  // status line is written; it writes to the connection, whole chunks but the last, empty one. False where the stream
+  // did not come to its end.
+  void send_stream(std::function<bool()> write);
+  Connection& connection() { return connection_; }
 
   int status() const { return status_; }
   bool answered() const { return status_ != 0; }
@@ -81,7 +71,7 @@ class Exchange {
   const std::string& content_type() const { return content_type_; }
   bool streams() const { return stream_ != nullptr; }
   // Writes the stream. False where it did not come to its end.
-  bool run_stream(Sink sink);
+  bool run_stream() { return stream_() && !connection_.broken(); }
 
  private:
   Connection& connection_;
@@ -95,9 +85,7 @@ class Exchange {
   HeaderFields fields_;
   std::string body_, content_type_;
   std::shared_ptr<void> held_;
-  std::function<void()> stream_;
-  Sink sink_;
-  bool stream_ended_ = false;
+  std::function<bool()> stream_;
   bool close_ = false;
 };
 

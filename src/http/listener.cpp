@@ -23,9 +23,10 @@
 namespace multiverse {
 namespace {
 
+using std::chrono::milliseconds;
+
 constexpr int kBacklog = 4096;  // bursts wait here, not in the clients' retries
-constexpr std::chrono::milliseconds kAcceptPause{100};
-constexpr ConnectionDeadlines kAtOnce{.write = std::chrono::milliseconds(0)};  // the accepting thread waits for nobody
+constexpr milliseconds kAcceptPause{100};
 
 // httplib's handlers are told nothing of the connection; one thread serves one request at a time.
 thread_local Exchange* current_exchange = nullptr;
@@ -172,7 +173,9 @@ void ListenerImpl::accept_connections() {
 }
 
 bool ListenerImpl::process_and_close_socket(socket_t fd) {
-  Connection connection(fd, on_accepting_thread ? kAtOnce : ConnectionDeadlines{});
+  ConnectionDeadlines deadlines;
+  deadlines.write = on_accepting_thread ? milliseconds(0) : options_.write_timeout;  // that thread waits for nobody
+  Connection connection(fd, deadlines);
   {
     const std::lock_guard lock(mutex_);
     if (stopping_) return false;
@@ -230,8 +233,7 @@ void ListenerImpl::decide(Exchange& exchange, httplib::Response& response) {
   for (const auto& [name, value] : exchange.fields()) response.set_header(name, value);
   if (!exchange.streams()) return response.set_content(exchange.body(), exchange.content_type());
   const auto provider = [&exchange](std::size_t /*offset*/, httplib::DataSink& sink) {
-    const bool whole =
-        exchange.run_stream([&](std::string_view bytes) { return sink.write(bytes.data(), bytes.size()); });
+    const bool whole = exchange.run_stream();  // which frames its chunks itself
     if (whole) sink.done();
     return whole;
   };

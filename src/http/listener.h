@@ -1,6 +1,7 @@
 // One address that connections come to. cpp-httplib is behind it.
 #pragma once
 
+#include <chrono>
 #include <memory>
 #include <string>
 
@@ -16,6 +17,7 @@ struct ListenerOptions {
   int port = 0;  // 0 = any free one
   int max_connections = 1;
   Audience audience = Audience::kClients;
+  std::chrono::milliseconds write_timeout{30'000};
 };
 
 // Accepts from open() on, and has `service` decide each request's answer, on a thread for each connection.

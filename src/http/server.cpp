@@ -18,8 +18,9 @@ class HttpServerImpl final : public HttpServer {
   ~HttpServerImpl() override { HttpServerImpl::stop(); }
 
   Status open() {
-    auto clients = Listener::open({options_.host, options_.port, options_.max_connections, Audience::kClients},
-                                  service_, metrics_);
+    auto clients = Listener::open(
+        {options_.host, options_.port, options_.max_connections, Audience::kClients, options_.write_timeout}, service_,
+        metrics_);
     if (!clients.ok()) return clients.error();
     clients_ = std::move(clients).value();
     if (!options_.metrics_port) return ok_status();

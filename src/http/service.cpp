@@ -1,9 +1,11 @@
 #include "http/service.h"
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <ctime>
 #include <exception>
+#include <thread>
 
 #include "multiverse/api/endpoints.h"
 #include "multiverse/api/error_body.h"
@@ -11,7 +13,6 @@
 #include "multiverse/base/log.h"
 
 #include "http/auth.h"
-#include "http/generation_loop.h"
 #include "http/page.h"
 
 namespace multiverse {
@@ -62,6 +63,11 @@ const std::array<Service::Route, 15>& Service::Route::table() {
 namespace {
 
 constexpr std::string_view kParameter = "{id}";
+
+// One carries some 50,000 tokens a second; the cores are the engine's and the parsers' too.
+unsigned delivery_loops() {
+  return std::clamp(std::thread::hardware_concurrency() / 4, 1U, 4U);
+}
 
 bool is_json(std::string_view content_type) {
   static constexpr std::string_view kJson = "application/json";
@@ -146,7 +152,9 @@ bool Service::Route::matches(std::string_view given) const {
 Service::Service(const HttpOptions& options, Metrics& metrics)
     : options_(options),
       metrics_(metrics),
-      api_keys_(std::make_shared<const std::vector<std::string>>(options.api_keys)) {}
+      api_keys_(std::make_shared<const std::vector<std::string>>(options.api_keys)) {
+  for (unsigned i = 0; i < delivery_loops(); ++i) loops_.push_back(std::make_unique<DeliveryLoop>());
+}
 
 void Service::handle(Exchange& exchange, Audience audience) {
   metrics_.requests_in_flight += 1;
@@ -394,12 +402,28 @@ void Service::admit(Exchange& exchange, Underway& underway,
   auto generation = Generation::start(std::move(job), serving.model, *serving.engine, std::time(nullptr));
   if (!generation.ok()) return reject(exchange, underway.ticket, generation.error());
   underway.generation = std::move(generation).value();
-  const auto run = [this, &exchange, &underway, stream] {
-    const LoopOptions loop{options_.ping_interval, options_.first_token_timeout, &aborting_};
-    GenerationLoop(exchange, *underway.generation, underway.ticket, loop).run(stream);
-  };
-  if (!stream) return run();
-  exchange.send_stream([this, &exchange, run] { guard(exchange, run); });
+  if (!stream) {
+    (void)deliver(exchange, underway, false);
+    return;
+  }
+  exchange.send_stream([this, &exchange, &underway] {
+    bool whole = false;
+    guard(exchange, [&] { whole = deliver(exchange, underway, true); });
+    return whole;
+  });
+}
+
+// Waits until the generation has come to its client. False where it did not.
+bool Service::deliver(Exchange& exchange, Underway& underway, bool stream) {
+  DeliveryOptions options;
+  options.stream = stream;
+  options.ping_interval = options_.ping_interval;
+  options.first_token_timeout = options_.first_token_timeout;
+  options.write_timeout = options_.write_timeout;
+  options.aborting = &aborting_;
+  Delivery delivery(exchange, *underway.generation, underway.ticket, options);
+  loops_[next_loop_++ % loops_.size()]->run(delivery);
+  return delivery.conclude();
 }
 
 void Service::reject(Exchange& exchange, GenerationTicket& ticket, const Error& error) {

@@ -12,6 +12,7 @@
 #include "multiverse/api/generation.h"
 #include "multiverse/http/server.h"
 
+#include "http/delivery_loop.h"
 #include "http/exchange.h"
 #include "http/metrics.h"
 
@@ -72,6 +73,7 @@ class Service {
   void generate(Exchange& exchange, const std::string& body, Parser parse);
   struct Underway;
   void admit(Exchange& exchange, Underway& underway, const std::function<Result<Job>(const ServedModel& model)>& parse);
+  bool deliver(Exchange& exchange, Underway& underway, bool stream);
   void reject(Exchange& exchange, GenerationTicket& ticket, const Error& error);
   void guard(Exchange& exchange, const std::function<void()>& work);
 
@@ -83,6 +85,8 @@ class Service {
   std::shared_ptr<const std::vector<std::string>> api_keys_;
   int running_ = 0;  // generations
   std::atomic<bool> draining_ = false, aborting_ = false;
+  std::vector<std::unique_ptr<DeliveryLoop>> loops_;  // generations go to one after the other
+  std::atomic<std::size_t> next_loop_ = 0;
 };
 
 }  // namespace multiverse

@@ -15,6 +15,7 @@ class FakeStream final : public RequestStream {
     schedule();
   }
   ~FakeStream() override {
+    FakeStream::notify({});
     if (!finished_) cancel();
   }
 
@@ -22,15 +23,39 @@ class FakeStream final : public RequestStream {
 
   bool wait(Nanoseconds timeout, std::vector<Event>& out) override {
     std::unique_lock lock(state_->mutex);
+    told_ = false;
     const auto until = std::min(due_, std::chrono::steady_clock::now() + timeout);
-    if (!finished_ && !events_.empty()) state_->changed.wait_until(lock, until, [this] { return cancelled_; });
+    if (timeout.count() > 0 && !finished_ && !events_.empty())
+      state_->changed.wait_until(lock, until, [this] { return cancelled_; });
     while (!finished_ && !events_.empty() && (cancelled_ || std::chrono::steady_clock::now() >= due_)) {
       finished_ = std::holds_alternative<FinishedEvent>(events_.front().event);
       if (finished_ || !cancelled_) out.push_back(std::move(events_.front().event));
       events_.pop_front();
       if (!events_.empty()) schedule();
     }
+    state_->changed.notify_all();
     return !finished_;
+  }
+
+  void notify(std::function<void()> on_events) override {
+    const std::lock_guard lock(state_->mutex);
+    on_events_ = std::move(on_events);
+    told_ = false;
+    if (on_events_) {
+      state_->told.insert(this);
+    } else {
+      state_->told.erase(this);
+    }
+    state_->changed.notify_all();
+  }
+
+  // The engine's thread: tells of events that are due, and says when to come again. Under the lock.
+  std::chrono::steady_clock::time_point tell(std::chrono::steady_clock::time_point now) {
+    if (told_ || finished_ || events_.empty()) return std::chrono::steady_clock::time_point::max();
+    if (!cancelled_ && due_ > now) return due_;
+    told_ = true;
+    on_events_();
+    return std::chrono::steady_clock::time_point::max();
   }
 
   void cancel() override {
@@ -54,8 +79,31 @@ class FakeStream final : public RequestStream {
   const std::size_t record_;
   std::deque<TimedEvent> events_;
   std::chrono::steady_clock::time_point due_;
+  std::function<void()> on_events_;
+  bool told_ = false;  // since the last look
   bool cancelled_ = false, finished_ = false;
 };
+
+FakeEngine::FakeEngine(Player player) : player_(std::move(player)), teller_([this] { tell(); }) {}
+
+FakeEngine::~FakeEngine() {
+  {
+    const std::lock_guard lock(state_->mutex);
+    state_->stopping = true;
+  }
+  state_->changed.notify_all();
+  teller_.join();
+}
+
+void FakeEngine::tell() {
+  std::unique_lock lock(state_->mutex);
+  while (!state_->stopping) {
+    const auto now = std::chrono::steady_clock::now();
+    auto next = now + std::chrono::seconds(1);
+    for (FakeStream* stream : state_->told) next = std::min(next, stream->tell(now));
+    state_->changed.wait_until(lock, next);
+  }
+}
 
 Result<std::unique_ptr<RequestStream>> FakeEngine::submit(GenerateRequest request) {
   auto script = player_(request);

@@ -5,13 +5,17 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
 #include "multiverse/engine/engine.h"
 
 namespace multiverse::testing {
+
+class FakeStream;
 
 struct TimedEvent {
   Event event;
@@ -29,10 +33,11 @@ struct RequestRecord {
 class FakeEngine final : public Engine {
  public:
   using Player = std::function<Result<Script>(const GenerateRequest&)>;
-  explicit FakeEngine(Player player) : player_(std::move(player)) {}
+  explicit FakeEngine(Player player);
+  ~FakeEngine() override;
 
   Result<std::unique_ptr<RequestStream>> submit(GenerateRequest request) override;
-  void stop() override {}  // no thread to end
+  void stop() override {}  // the thread only tells who asked to be told
   EngineStats stats() const override;
   const ExecutorInfo& executor_info() const override { return info_; }
   const EngineConfig& config() const override { return config_; }
@@ -49,11 +54,15 @@ class FakeEngine final : public Engine {
     mutable std::condition_variable changed;
     std::vector<RequestRecord> records;
     EngineStats stats;
+    std::set<FakeStream*> told;  // that have someone to be told
+    bool stopping = false;
   };
+  void tell();
   const Player player_;
   const std::shared_ptr<State> state_ = std::make_shared<State>();
   ExecutorInfo info_;
   EngineConfig config_;
+  std::thread teller_;  // last: it uses all of the above
 };
 
 // Events of a sample that says `text`, byte by byte, `gap` apart, and ends as told.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -37,6 +38,8 @@ class Generation {
   // Takes in what the engine has sent, waiting at most `timeout` for something. False at the end, which is also when a
   // prompt failed: error() says so.
   virtual bool wait(Nanoseconds timeout) = 0;
+  // Has `on_events` called when wait() would find something: see RequestStream::notify.
+  virtual void notify(const std::function<void()>& on_events) = 0;
   // The client is gone.
   virtual void cancel() = 0;
   // Ends it with an error of ours (drain).

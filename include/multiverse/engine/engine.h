@@ -4,6 +4,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -70,6 +71,10 @@ class RequestStream {
   // Waits at most `timeout` for events and moves all that are there to the end of `out`. Returns false once
   // FinishedEvent has been handed out (then nothing more comes).
   virtual bool wait(Nanoseconds timeout, std::vector<Event>& out) = 0;
+  // From now on `on_events` is called whenever events have come, by the engine's thread, and at once where some wait
+  // already. It returns at once, throws nothing and calls nothing of this stream. An empty one ends that: no call is
+  // under way when this returns. Ends with the stream as well.
+  virtual void notify(std::function<void()> on_events) = 0;
   // The client is gone: pages are free within one step. No further events but FinishedEvent.
   virtual void cancel() = 0;
   // A stop string matched in the text of `branch` of `sample`: that branch and all that follows it in canonical order

@@ -26,6 +26,8 @@ struct HttpOptions {
   std::chrono::milliseconds request_timeout{0};      // of a generation; 0 = none
   std::chrono::milliseconds first_token_timeout{0};  // of a generation's first token; 0 = none
   std::chrono::milliseconds ping_interval{15'000};   // between comments on a silent stream; 0 = none
+  // A client that takes nothing of its answer for this long, or lags more than 1 MiB behind for as long, is given up.
+  std::chrono::milliseconds write_timeout{30'000};
   std::chrono::milliseconds stall_timeout{120'000};  // the engine has work and ended no step for this long: not alive
   std::vector<std::string> api_keys;                 // none: everyone may
   bool ui = false;                                   // the page at /
