@@ -64,7 +64,8 @@ class SlowReader : public ::testing::Test {
   testing::FakeEngine engine_{[this](const GenerateRequest& request) -> Result<testing::Script> {
     testing::Script script;
     testing::append_text(script, 0, text_);
-    script.push_back({testing::sample_end(0, FinishReason::kLength, 1), std::chrono::milliseconds(endless_ ? 3'600'000 : 5)});
+    script.push_back(
+        {testing::sample_end(0, FinishReason::kLength, 1), std::chrono::milliseconds(endless_ ? 3'600'000 : 5)});
     script.push_back({testing::finished(request)});
     return script;
   }};
