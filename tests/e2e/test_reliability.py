@@ -36,7 +36,7 @@ def send(server, body):
 
 def read_all(client):
     received = b""
-    while b"0\r\n\r\n" not in received[-16:] and (piece := client.recv(65536)):
+    while b"\r\n0\r\n\r\n" not in received[-16:] and (piece := client.recv(65536)):
         received += piece
     return received
 
