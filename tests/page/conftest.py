@@ -13,12 +13,6 @@ from tests.page.scripted import ScriptedServer
 CHROMIUM = "/usr/bin/chromium"
 expect.set_options(timeout=30_000)  # the machine may be busy
 SHOTS = ROOT / "build/test-results/page"
-# Keeps how long the main thread was busy without a pause.
-WATCH_LONG_TASKS = """
-window.longTasks = [];
-new PerformanceObserver((list) => window.longTasks.push(...list.getEntries().map((entry) => entry.duration)))
-  .observe({ type: 'longtask', buffered: true });
-"""
 
 
 @pytest.fixture(scope="session")
@@ -50,7 +44,6 @@ class Window:
 
     def __init__(self, browser, url, **options):
         self.context = browser.new_context(viewport={"width": 1440, "height": 900}, **options)
-        self.context.add_init_script(WATCH_LONG_TASKS)
         self.page = self.context.new_page()
         self.page.set_default_timeout(30_000)
         self.problems, self.expected = [], []
@@ -76,9 +69,6 @@ class Window:
     def shot(self, name):
         SHOTS.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=SHOTS / f"{name}.png")
-
-    def long_tasks(self):
-        return self.page.evaluate("window.longTasks")
 
     def close(self):
         self.context.close()

@@ -129,12 +129,27 @@ def code(write, stopped):
     write.finish()
 
 
+def long(write, stopped, rounds=100):
+    """One branch, 100 tokens a round: words, formulas, code."""
+    text = ""
+    for number in range(rounds):
+        words = [f"word{i} " for i in range(85)] + ["\n", "```python\n", "return ", f"{number}\n", "```\n"]
+        words += [f"so $x_{i}^2 = {number}$\n\n" for i in range(5)] + ["."] * 5
+        for word in words:
+            write.token("", word)
+        text += "".join(words)
+        time.sleep(0.01)
+    write.token("", "the end")
+    write.content(text + "the end")
+    write.finish()
+
+
 def breaks(write, stopped):
     write.token("", "a beginning")
     write.send({"error": {"message": "the machine failed in the middle", "type": "server_error", "param": None, "code": None}})
 
 
-SCRIPTS = {"wide": wide, "nested": nested, "npr": npr, "hostile": hostile, "code": code, "breaks": breaks}
+SCRIPTS = {"wide": wide, "nested": nested, "npr": npr, "hostile": hostile, "code": code, "long": long, "breaks": breaks}
 
 
 class Handler(BaseHTTPRequestHandler):

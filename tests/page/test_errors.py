@@ -20,6 +20,7 @@ def test_errors_say_what_to_do(scripted, open_window):
     page.get_by_role("button", name="New").click()
     window.ask("word " * 30_000)
     expect(page.get_by_role("alert")).to_contain_text("Error 400")
+    expect(page.get_by_role("alert")).to_be_in_viewport()
     expect(page.get_by_role("alert")).to_contain_text("but the context has 4096; shorten the prompt")
     expect(page.get_by_role("alert")).to_contain_text("ask something shorter")
     window.shot("errors")

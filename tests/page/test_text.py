@@ -48,7 +48,7 @@ def test_code_is_coloured(scripted, open_window):
 def test_a_splitter_that_hangs_is_ended(scripted, open_window):
     window = open_window(scripted.url)
     page = window.page
-    scripted.instead["page/colour_worker.js"] = b"onmessage = () => { for (;;); };"
+    scripted.instead["page/colour_worker.js"] = b"onmessage = () => { for (;;); }; postMessage('ready');"
     window.ask("script:hostile")
     expect(page.get_by_role("button", name="Retry")).to_be_enabled()
     window.ask("script:code")

@@ -1,7 +1,7 @@
 // The page: views, the key, the theme.
 import { ApiError, apiKey, get } from './api.js';
 import { AskView } from './ask.js';
-import { setText, themeChanged } from './dom.js';
+import { el, setText, themeChanged } from './dom.js';
 import { RaceView } from './race.js';
 import { StatusView } from './status.js';
 import { TraceView } from './trace.js';
@@ -13,7 +13,7 @@ const byId = (id) => document.getElementById(id);
 function setTheme(theme) {
   if (theme === 'auto') delete document.documentElement.dataset.theme;
   else document.documentElement.dataset.theme = theme;
-  byId('theme').textContent = theme;
+  byId('theme').replaceChildren(el('span.wide', {}, 'Theme: '), theme);
   byId('theme').setAttribute('aria-label', `Theme: ${theme}`);
   byId('theme').title = 'Colours: as the system has them, light or dark';
   localStorage.setItem(kTheme, theme);

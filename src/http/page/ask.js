@@ -6,6 +6,7 @@ import { Settings } from './settings.js';
 
 const kSaved = 'multiverse.conversation';
 const kFormat = 'multiverse-conversation';
+const kLongQuestion = 600; // characters, after which it may have to be scrolled
 const kMaxImport = 32 * 1024 * 1024; // bytes
 
 export class AskView {
@@ -72,7 +73,7 @@ export class AskView {
   #add(question, settings, body, saved = null) {
     const retry = button('Retry', () => this.#retry(), { title: `The same question with the same seed, ${settings.seed}` });
     const answer = new Answer(body, { saved, actions: [retry] });
-    const node = el('section', {}, el('div.question', {}, el('p', {}, question),
+    const node = el('section', {}, el('div.question', {}, el('p', { tabindex: question.length > kLongQuestion ? '0' : null }, question),
       el('span.how', {}, `${settings.mode} · seed ${settings.seed}`)), answer.node);
     const turn = { question, settings, answer, node, retry };
     this.turns.push(turn);

@@ -4,10 +4,13 @@ import { el, inSlices } from './dom.js';
 
 const kMaxCode = 50_000; // characters; longer code stays plain
 const kMaxMs = 2000; // for one piece
+const kMaxFailures = 3;
 const kKinds = new Set(['comment', 'string', 'number', 'keyword', 'function', 'type', 'inserted', 'deleted']);
 const kPerSlice = 200; // parts put into the document at once
 
 let worker = null;
+let ready = false; // the worker has Prism
+let failures = 0; // to start one
 let asked = null; // {node, language, text, timer}: what the worker has
 const waiting = [];
 
@@ -19,31 +22,38 @@ export function colour(node, language) {
 }
 
 function askNext() {
-  if (asked || !waiting.length) return;
-  worker ??= startWorker();
+  if (asked || !waiting.length || failures === kMaxFailures) return;
+  if (!worker) startWorker();
+  if (!ready) return;
   asked = waiting.shift();
-  asked.timer = setTimeout(giveUp, kMaxMs);
+  asked.timer = setTimeout(end, kMaxMs);
   worker.postMessage({ language: asked.language, text: asked.text });
 }
 
 function startWorker() {
-  const one = new Worker(new URL('colour_worker.js', import.meta.url));
-  one.onmessage = ({ data }) => {
-    const { node, text, timer } = asked;
-    clearTimeout(timer);
-    asked = null;
-    if (data) show(node, text, data);
+  worker = new Worker(new URL('colour_worker.js', import.meta.url));
+  worker.onmessage = ({ data }) => {
+    if (!ready) {
+      ready = true; // which it says first; loading it may take long on a busy machine
+    } else {
+      clearTimeout(asked.timer);
+      if (data) show(asked.node, asked.text, data);
+      asked = null;
+    }
     askNext();
   };
-  one.onerror = giveUp;
-  return one;
+  worker.onerror = () => {
+    if (!ready) failures += 1;
+    end();
+  };
 }
 
-// The code stays as it is, and the next one gets a worker of its own.
-function giveUp() {
+// The code that it was asked for stays as it is, and the next gets a worker of its own.
+function end() {
   worker?.terminate();
   worker = null;
-  if (asked) clearTimeout(asked.timer);
+  ready = false;
+  clearTimeout(asked?.timer);
   asked = null;
   askNext();
 }

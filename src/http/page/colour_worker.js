@@ -1,5 +1,5 @@
 // Splits code into parts: gets {language, text}, answers [[kind or '', length], …], or null where the language is not
-// known. See colour.js.
+// known; says once that it is ready. See colour.js.
 self.Prism = { manual: true, disableWorkerMessageHandler: true };
 importScripts('prism.js');
 
@@ -37,3 +37,4 @@ self.onmessage = ({ data: { language: said, text } }) => {
   const known = Object.hasOwn(Prism.languages, language) && typeof Prism.languages[language] === 'object';
   postMessage(known ? flatten(Prism.tokenize(text, Prism.languages[language]), '', []) : null);
 };
+postMessage('ready');

@@ -9,6 +9,7 @@ const kMaxColumns = 12; // more paths start as lines
 const kManyBranches = 24; // with more, what changed is gathered for a tenth of a second
 const kMoves = { ArrowDown: 1, ArrowRight: 1, ArrowUp: -1, ArrowLeft: -1, Home: -Infinity, End: Infinity };
 const kFrameMs = 12; // of drawing in one frame; what is left comes in the next
+const kFrameLines = 150; // for the same reason: laying them out takes longer than writing them
 
 // What one branch wrote, with its blocks.
 class BranchView {
@@ -36,7 +37,11 @@ class BranchView {
       }
       const later = this.#runs < branch.runs.length; // the run is over
       const whole = later || branch.ended || this.answer.finished;
-      for (const piece of this.#reader.next(whole)) this.#take(piece);
+      for (const piece of this.#reader.next(whole, this.answer.room)) this.#take(piece);
+      if (this.#reader.behind) {
+        this.answer.continueWith(branch);
+        return;
+      }
       if (!later) break;
       this.#reader = null;
     }
@@ -333,6 +338,7 @@ class LaneView {
 // The whole answer. Call touch() with each branch that changed; finish() at the end.
 export class AnswerView {
   #changed = new Set();
+  #unfinished = new Set();
   #later = null;
   #draw = perFrame(() => this.#sync());
 
@@ -344,6 +350,7 @@ export class AnswerView {
     this.words = new Words();
     this.lanes = new Map(); // by branch, for those whose block has been drawn
     this.finished = false;
+    this.room = { lines: kFrameLines }; // what is left of this frame's
     this.critical = new Set(); // once it is finished
     this.followed = new Set(); // lanes to be scrolled to their end, once all of a frame is in the document
     this.view = new BranchView(tree.root, this);
@@ -359,6 +366,12 @@ export class AnswerView {
     }, 100);
   }
 
+  // There was no room for all that the branch has written.
+  continueWith(branch) {
+    this.#unfinished.add(branch);
+    this.#draw();
+  }
+
   finish() {
     this.finished = true;
     this.critical = this.tree.criticalPath();
@@ -368,6 +381,9 @@ export class AnswerView {
 
   #sync() {
     const stop = performance.now() + kFrameMs;
+    this.room.lines = kFrameLines;
+    for (const branch of this.#unfinished) this.#changed.add(branch);
+    this.#unfinished.clear();
     const parents = new Set();
     for (const branch of this.#changed) {
       this.#changed.delete(branch);
@@ -386,6 +402,6 @@ export class AnswerView {
   // A block's own line says how many of its paths run.
   #syncBlock(parent) {
     const view = parent === this.tree.root ? this.view : this.lanes.get(parent)?.view;
-    view?.blocks.at(-1)?.sync(parent.forks.at(-1));
+    view?.blocks[parent.forks.length - 1]?.sync(parent.forks.at(-1));
   }
 }

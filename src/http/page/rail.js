@@ -32,7 +32,7 @@ export class Rail {
     this.limit = 0;
     this.onPick = onPick;
     this.canvas = el('canvas', { role: 'img' });
-    this.tip = el('div.tip', { hidden: true });
+    this.tip = el('p.tip');
     this.axis = button('', () => {
       this.wantsClock = !this.wantsClock;
       this.changed();
@@ -43,8 +43,8 @@ export class Rail {
       el('span.key.critical', { title: 'The longest chain: at each fork the path that ended last' }, 'critical path'),
       (this.running = el('span.key.live', { hidden: true }, 'running')));
     this.plot = el('div.plot', { tabindex: '0', role: 'application', 'aria-label': 'Branches over time: arrow keys choose one, Enter shows it' },
-      this.canvas, this.tip);
-    this.node = el('div.rail.drawn', { role: 'group', 'aria-label': 'Tree over time' }, el('header', {}, this.title, this.axis), this.plot);
+      this.canvas);
+    this.node = el('div.rail.drawn', { role: 'group', 'aria-label': 'Tree over time' }, el('header', {}, this.title, this.axis), this.tip, this.plot);
     this.canvas.onmousemove = (event) => this.#point(event);
     this.canvas.onmouseleave = () => this.#point(null);
     this.canvas.onclick = () => this.#hover && this.onPick(this.#hover.branch);
@@ -89,6 +89,7 @@ export class Rail {
     setText(this.axis, `Axis: ${this.clock ? 'clock' : 'steps'}`);
     this.running.hidden = !this.live;
     const plan = (this.plan = this.#layout());
+    this.tip.dataset.hint = this.#rows.length > 1 ? 'Click a row to see its lane' : '';
     const pixels = window.devicePixelRatio || 1;
     const total = Math.ceil(this.#rows.length * plan.height) + kAxis;
     this.canvas.style.height = `${total}px`;
@@ -202,14 +203,14 @@ export class Rail {
   }
 
   #choose(row) {
-    this.tip.hidden = !row;
     if (row) {
       const { branch } = row;
       const runs = branch.runs.map((run) => this.#ends(run));
       const [from, to] = [runs[0][0], runs.at(-1)[1]];
       const span = this.clock ? `${seconds(from)} to ${seconds(to)} s` : `steps ${count(from)} to ${count(to)}`;
       setText(this.tip, `${branch.parent ? `${branch.label} ${branch.outline}` : 'root'} · ${count(branch.tokens)} tokens · ${span}`);
-      this.tip.style.top = `${(this.#rows.indexOf(row) + 1) * this.plan.height + 4}px`;
+    } else {
+      setText(this.tip, '');
     }
     this.canvas.style.cursor = row?.branch.parent ? 'pointer' : '';
     if (this.#hover?.branch === row?.branch) return;

@@ -40,7 +40,7 @@ export class TraceView {
   constructor() {
     this.file = el('input', { type: 'file', 'aria-label': 'Trace file' });
     this.file.onchange = () => this.#readFile(this.file.files[0]);
-    this.paste = el('textarea', { rows: '3', placeholder: 'or paste a text here', 'aria-label': 'Text to look at' });
+    this.paste = el('textarea', { rows: '1', placeholder: 'or paste a text here', 'aria-label': 'Text to look at' });
     this.notice = el('div');
     this.rows = el('tbody');
     this.table = el('table', { hidden: true },
@@ -50,8 +50,8 @@ export class TraceView {
     this.node = el('section.view.trace', { 'aria-label': 'Trace', hidden: true },
       el('h1.unseen', {}, 'Trace'),
       el('div.drop', {}, el('p', {}, 'Drop a file here: a text, or JSON lines with a field ', el('code', {}, 'completion'), '.'),
-        el('div.line', {}, this.file, button('Examples', () => this.#example())),
-        el('div.line', {}, this.paste, button('Look', () => this.show('text', this.paste.value)))),
+        el('div.line', {}, this.file, button('Examples', () => this.#example()), this.paste,
+          button('Look', () => this.show('text', this.paste.value)))),
       this.notice, el('div.scroller', { tabindex: '0', role: 'region', 'aria-label': 'Texts' }, this.table), this.shown);
     this.node.ondragover = (event) => {
       event.preventDefault();
