@@ -21,7 +21,6 @@ bool Delivery::on_events(Time now) {
   if (!running_) return true;  // told of events that a look before found
   running_ = generation_.wait(Nanoseconds::zero());
   observe_tokens(now);
-  if (!running_) count_end();
   return write_on(now);
 }
 
@@ -65,6 +64,7 @@ bool Delivery::on_time(Time now) {
 }
 
 bool Delivery::conclude() {
+  if (!lost_) count_end();
   observe_end();
   exchange_.prompt_tokens = generation_.prompt_tokens();
   exchange_.completion_tokens = generation_.completion_tokens();
@@ -135,6 +135,7 @@ bool Delivery::give_up(Error error, AbortCause cause, Time now) {
   return write_on(now);
 }
 
+// Only now: a client that did not get the end of its answer counts as lost. Where we gave up, that is counted.
 void Delivery::count_end() {
   complete_ = !generation_.error();
   if (complete_) {

@@ -113,13 +113,22 @@ TEST_F(SlowReader, ALittleNowAndThenIsNoneFarBehind) {
   EXPECT_FALSE(delivery_->on_time(kStart + seconds(30)));
 }
 
+// Also where the engine was done long before.
+TEST_F(SlowReader, WhoDoesNotTakeTheEndIsLost) {
+  start(50'000, false);
+  std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  EXPECT_TRUE(delivery_->on_events(kStart));
+  EXPECT_FALSE(delivery_->on_time(kStart + seconds(30)));
+  EXPECT_FALSE(delivery_->conclude());
+  EXPECT_TRUE(counted("multiverse_requests_aborted_total{model_name=\"m\",cause=\"slow_reader\"} 1"));
+}
+
 // Nothing is lost by waiting: the text goes on where it was, and the stream is whole.
 TEST_F(SlowReader, WhoReadsAgainGetsItAll) {
   start(50'000, false, 1000);
   EXPECT_TRUE(delivery_->on_events(kStart));
   std::this_thread::sleep_for(std::chrono::milliseconds(10));
   EXPECT_TRUE(delivery_->on_events(kStart));  // the end, which has to wait
-  EXPECT_TRUE(counted("multiverse_requests_finished_total{model_name=\"m\",finish_reason=\"length\"} 1"));
   std::string all;
   auto now = kStart;
   for (bool more = true; more;) {
@@ -130,6 +139,7 @@ TEST_F(SlowReader, WhoReadsAgainGetsItAll) {
   }
   for (std::string piece = read(4096); !piece.empty(); piece = read(4096)) all += piece;
   EXPECT_TRUE(delivery_->conclude());
+  EXPECT_TRUE(counted("multiverse_requests_finished_total{model_name=\"m\",finish_reason=\"length\"} 1"));
   const std::string events = testing::dechunked(all + "0\r\n\r\n");
   EXPECT_NE(events.find("\"" + text_ + "\""), std::string::npos);
   EXPECT_EQ(events.substr(events.size() - 14), "data: [DONE]\n\n");
