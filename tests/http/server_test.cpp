@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <stdexcept>
 #include <thread>
 
 #include "http/raw_client.h"
@@ -353,6 +355,36 @@ TEST_F(Server, ASilentStreamIsKeptAliveByComments) {
     ++pings;
   EXPECT_GE(pings, 2U);
   EXPECT_NE(events.find("[DONE]"), std::string::npos);
+}
+
+// What goes wrong with one request, wherever, ends that one alone.
+TEST_F(Server, AnExceptionEndsItsRequestAlone) {
+  std::atomic<bool> in_handler = false;
+  FakeEngine engine([&](const GenerateRequest& request) -> Result<testing::Script> {
+    if (in_handler) throw std::runtime_error("a failure of the engine");
+    testing::Script script = testing::text_script(request, "hello", milliseconds(20));
+    if (request.max_tokens == 7) script[2].throws = true;
+    return script;
+  });
+  HttpOptions options;
+  options.port = 0;
+  server_ = std::move(HttpServer::start(options)).value();
+  server_->attach(testing::fake_model(), engine);
+  RawClient neighbour(server_->port()), failing(server_->port());
+  neighbour.send(post(kChatPath, kStreamedChat));
+  failing.send(post(kChatPath, kChat + R"(,"stream":true,"max_tokens":7})"));
+  const std::string cut = failing.read_all();
+  EXPECT_EQ(status_of(cut), 200);
+  EXPECT_EQ(cut.find("[DONE]"), std::string::npos);
+  EXPECT_EQ(status_of(ask(post(kChatPath, kChat + R"(,"max_tokens":7})"))), 500);
+  EXPECT_NE(neighbour.read_until("\r\n0\r\n\r\n").find("[DONE]"), std::string::npos);
+  in_handler = true;
+  EXPECT_EQ(status_of(ask(post(kChatPath, kLongChat))), 500);
+  in_handler = false;
+  EXPECT_EQ(status_of(ask(post(kChatPath, kLongChat))), 200);
+  EXPECT_TRUE(server_->wait_idle(std::chrono::seconds(10)));
+  EXPECT_EQ(metric("multiverse_requests_finished_total{model_name=\"fake-model\",finish_reason=\"error\"}"), 3.0);
+  server_.reset();
 }
 
 // How a client may leave, and whether it asked for a stream.

@@ -1,6 +1,7 @@
 #include "support/fake_engine.h"
 
 #include <deque>
+#include <stdexcept>
 
 #include "support/fake_tokenizer.h"
 
@@ -28,6 +29,7 @@ class FakeStream final : public RequestStream {
     if (timeout.count() > 0 && !finished_ && !events_.empty())
       state_->changed.wait_until(lock, until, [this] { return cancelled_; });
     while (!finished_ && !events_.empty() && (cancelled_ || std::chrono::steady_clock::now() >= due_)) {
+      if (events_.front().throws) throw std::runtime_error("a failure of the script");
       finished_ = std::holds_alternative<FinishedEvent>(events_.front().event);
       if (finished_ || !cancelled_) out.push_back(std::move(events_.front().event));
       events_.pop_front();

@@ -20,6 +20,7 @@ class FakeStream;
 struct TimedEvent {
   Event event;
   std::chrono::milliseconds after{0};  // the one before
+  bool throws = false;                 // instead of handing it out
 };
 using Script = std::vector<TimedEvent>;
 
