@@ -225,11 +225,13 @@ void bench_rejections(const std::shared_ptr<ServedModel>& model, const Options& 
     client.send(i, request);
   }
   std::size_t rejected = 0, other = 0;
+  constexpr std::string_view kRefused = "HTTP/1.1 429";
   const double cpu = process_seconds(), own = thread_seconds();
   const auto end = steady_clock::now() + std::chrono::seconds(options.seconds);
   while (steady_clock::now() < end) {
     client.receive(100, [&](std::size_t connection, std::string_view bytes) {
-      bytes.substr(0, 12) == "HTTP/1.1 429" ? ++rejected : ++other;
+      if (bytes.substr(0, 5) != kRefused.substr(0, 5)) return;  // the rest of an answer
+      bytes.substr(0, kRefused.size()) == kRefused ? ++rejected : ++other;
       client.send(connection, request);
     });
   }
