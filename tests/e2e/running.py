@@ -1,6 +1,9 @@
-"""Starts the real binary on the model that ships, on a port of the system's choice; asks it, and waits for what it does."""
+"""Starts the real binary on the model that ships, on a port of the system's choice; asks it, and waits for what it does.
+
+MULTIVERSE_TEST_LONG=1: tests that have one run their long form."""
 
 import json
+import os
 import re
 import signal
 import socket
@@ -16,6 +19,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 BINARY = ROOT / "build/release/multiverse"
 MODEL = ROOT / "models/multiverse-tiny"
+LONG = os.environ.get("MULTIVERSE_TEST_LONG") == "1"
+ENDLESS = {"prompt": "Compute", "max_tokens": 1900, "ignore_eos": True, "multiverse": {"mode": "off"}}
 READY = re.compile(r"^multiverse: serving (\S+) on (http://\S+:(\d+)) \(ready in [\d.]+ s\)$")
 
 
@@ -86,3 +91,26 @@ def free_ports(count):
     for probe in probes:
         probe.close()
     return ports
+
+
+def metric(server, name):
+    """The sum over the family's samples."""
+    page = get(f"{server.url}/metrics")[1]
+    return sum(float(value) for value in re.findall(rf"^{name}(?:{{.*}})? (\S+)$", page, re.M))
+
+
+def request_of(body):
+    text = json.dumps(body)
+    return f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(text)}\r\n\r\n{text}".encode()
+
+
+def read_all(client):
+    received = b""
+    while b"\r\n0\r\n\r\n" not in received[-16:] and (piece := client.recv(65536)):
+        received += piece
+    return received
+
+
+def text_of(stream):
+    events = [json.loads(event) for event in re.findall(rb"^data: (\{.*\})\r?$", stream, re.M)]
+    return "".join(choice["text"] for event in events for choice in event.get("choices", []))
