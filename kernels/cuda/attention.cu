@@ -216,16 +216,29 @@ __device__ void merge_warps(const AttentionArgs& args, const Work& work, int til
   sync_block();
 }
 
+// The first stages of a chunk, as far as they may be read before wait_for_previous(); returns how many those are.
+template <int kDim>
+__device__ int load_early(const Work& work, unsigned char* memory) {
+  const int blocks = (work.chunk.num_tokens + kBlockTokens - 1) / kBlockTokens;
+  const int old = work.chunk.num_old == work.chunk.num_tokens ? blocks : work.chunk.num_old / kBlockTokens;
+  const int early = old < kStages - 1 ? old : kStages - 1;
+  for (int stage = 0; stage < early; ++stage) {
+    load_block<kDim>(work, stage, memory + stage * Tile<kDim>::kStageBytes);
+    copy_commit();
+  }
+  return early;
+}
+
+// `loaded`: stages that load_early() has begun.
 template <int kDim, int kRowWarps>
-__device__ void attend(const AttentionArgs& args, const Work& work, float scale, unsigned char* memory) {
+__device__ void attend(const AttentionArgs& args, const Work& work, float scale, int loaded, unsigned char* memory) {
   constexpr int kTokenWarps = kWarps / kRowWarps;
   constexpr int kWarpTokens = kBlockTokens / kTokenWarps;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   const int tile_row = warp % kRowWarps * 16, token = warp / kRowWarps * kWarpTokens;
   const int tile_rows = work.chunk.num_rows * work.group;
   const int blocks = (work.chunk.num_tokens + kBlockTokens - 1) / kBlockTokens;
-#pragma unroll
-  for (int stage = 0; stage < kStages - 1; ++stage) {
+  for (int stage = loaded; stage < kStages - 1; ++stage) {
     if (stage < blocks) load_block<kDim>(work, stage, memory + stage * Tile<kDim>::kStageBytes);
     copy_commit();
   }
@@ -268,65 +281,104 @@ __device__ void attend(const AttentionArgs& args, const Work& work, float scale,
 template <int kDim>
 __global__ void __launch_bounds__(kThreads, 2) attend_chunks(AttentionArgs args, float scale) {
   let_next_start();
-  wait_for_previous();
   const AttentionPlan plan = *args.plan;
   const int kv_heads = args.shape.num_kv_heads;
-  const int group = args.shape.num_heads / kv_heads;
+  const int num_works = plan.num_chunks * kv_heads;
   unsigned char* memory = shared_memory();
-  for (int i = blockIdx.x; i < plan.num_chunks * kv_heads; i += gridDim.x) {
+  const auto work_of = [&](int i) {
     Work work;
     work.chunk = plan.chunks[i / kv_heads];
     work.pages = plan.pages + work.chunk.first_page;
     work.kv_head = i % kv_heads;
     work.kv = args.kv + std::int64_t{work.kv_head} * 2 * kPageTokens * kDim;
     work.page_stride = std::int64_t{2} * kPageTokens * kDim * kv_heads;
-    work.group = group;
+    work.group = args.shape.num_heads / kv_heads;
+    return work;
+  };
+  int i = blockIdx.x;
+  // Blocks without work make room for the next kernel's. One must wait: see wait_for_previous().
+  if (i >= num_works && i > 0) return;
+  int loaded = i < num_works ? load_early<kDim>(work_of(i), memory) : 0;
+  wait_for_previous();
+  for (; i < num_works; i += gridDim.x) {
+    const Work work = work_of(i);
     if (work.chunk.warps_by_rows == 1) {
-      attend<kDim, 1>(args, work, scale, memory);
+      attend<kDim, 1>(args, work, scale, loaded, memory);
     } else if (work.chunk.warps_by_rows == 2) {
-      attend<kDim, 2>(args, work, scale, memory);
+      attend<kDim, 2>(args, work, scale, loaded, memory);
     } else {
-      attend<kDim, 4>(args, work, scale, memory);
+      attend<kDim, 4>(args, work, scale, loaded, memory);
     }
+    loaded = 0;
   }
 }
 
-// A warp for each (row, head).
+// What a lane knows of one part of a (row, head).
+struct Part {
+  std::int64_t place;
+  float largest, sum;
+};
+
+__device__ __forceinline__ Part load_part(const AttentionArgs& args, const AttentionPlan& plan, int index, int last,
+                                          int head) {
+  if (index >= last) return {0, -INFINITY, 0.0F};
+  const std::int64_t place = std::int64_t{plan.row_parts[index]} * args.shape.num_heads + head;
+  const float2 sums = *reinterpret_cast<const float2*>(args.part_sums + place * 2);
+  return {place, sums.x, sums.y};
+}
+
+// A warp for each (row, head): the row's parts, weighted by their sums, in order. A lane for each part, then for each
+// few elements of the head.
 template <int kDim>
 __global__ void __launch_bounds__(kThreads) merge_parts(AttentionArgs args) {
-  let_next_start();
-  wait_for_previous();
   constexpr int kLaneDims = kDim / 32;
-  const int pair = blockIdx.x * kWarps + threadIdx.x / 32, lane = threadIdx.x % 32;
-  const int heads = args.shape.num_heads;
-  const int row = pair / heads, head = pair % heads;
-  if (row >= args.max_rows) return;
+  constexpr int kAtOnce = 16;  // parts on their way together
+  let_next_start();
+  const int lane = threadIdx.x % 32, pair = blockIdx.x * kWarps + threadIdx.x / 32;
+  const int row = pair / args.shape.num_heads, head = pair % args.shape.num_heads;
   const AttentionPlan plan = *args.plan;
-  if (row < plan.row_begin) return;
-  const int first = row < plan.row_end ? plan.row_first[row] : 0;
-  const int last = row < plan.row_end ? plan.row_first[row + 1] : 0;
-  float largest = -INFINITY;
-  for (int i = first + lane; i < last; i += 32) {
-    largest = fmaxf(largest, args.part_sums[(std::int64_t{plan.row_parts[i]} * heads + head) * 2]);
-  }
+  const bool valid = row >= plan.row_begin && row < plan.row_end;
+  if (!valid && blockIdx.x > 0) return;
+  wait_for_previous();
+  if (!valid) return;
+  const int first = plan.row_first[row], last = plan.row_first[row + 1];
+  const Part mine = load_part(args, plan, first + lane, last, head);
+  float largest = mine.largest;
+  for (int i = first + 32 + lane; i < last; i += 32)
+    largest = fmaxf(largest, load_part(args, plan, i, last, head).largest);
   for (int mask = 16; mask > 0; mask /= 2) largest = fmaxf(largest, exchange(largest, mask));
   float sum = 0.0F, values[kLaneDims] = {};
-  for (int i = first; i < last; ++i) {
-    const std::int64_t place = std::int64_t{plan.row_parts[i]} * heads + head;
-    const float factor = exp2_fast(args.part_sums[place * 2] - largest);
-    sum += args.part_sums[place * 2 + 1] * factor;
+  for (int begin = first; begin < last; begin += 32) {
+    const Part part = begin == first ? mine : load_part(args, plan, begin + lane, last, head);
+    const float weight = exp2_fast(part.largest - largest);
+    for (int from = 0; from < 32 && begin + from < last; from += kAtOnce) {
+      float2 loaded[kAtOnce][kLaneDims / 2];
 #pragma unroll
-    for (int d = 0; d < kLaneDims; d += 2) {
-      const float2 part = *reinterpret_cast<const float2*>(args.part_values + place * kDim + lane * kLaneDims + d);
-      values[d] += part.x * factor;
-      values[d + 1] += part.y * factor;
+      for (int i = 0; i < kAtOnce; ++i) {
+        const std::int64_t place = broadcast(part.place, from + i) * kDim + lane * kLaneDims;
+#pragma unroll
+        for (int d = 0; d < kLaneDims / 2; ++d) {
+          loaded[i][d] = begin + from + i < last ? *reinterpret_cast<const float2*>(args.part_values + place + 2 * d)
+                                                 : make_float2(0.0F, 0.0F);
+        }
+      }
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        const float factor = broadcast(weight, from + i);
+        sum += broadcast(part.sum, from + i) * factor;
+#pragma unroll
+        for (int d = 0; d < kLaneDims / 2; ++d) {
+          values[2 * d] += loaded[i][d].x * factor;
+          values[2 * d + 1] += loaded[i][d].y * factor;
+        }
+      }
     }
   }
   const float inverse = sum > 0.0F ? 1.0F / sum : 0.0F;
+  const std::int64_t to = (std::int64_t{row} * args.shape.num_heads + head) * kDim + lane * kLaneDims;
 #pragma unroll
   for (int d = 0; d < kLaneDims; d += 2) {
-    *reinterpret_cast<unsigned*>(args.out + std::int64_t{pair} * kDim + lane * kLaneDims + d) =
-        pack_bf16(values[d] * inverse, values[d + 1] * inverse);
+    *reinterpret_cast<unsigned*>(args.out + to + d) = pack_bf16(values[d] * inverse, values[d + 1] * inverse);
   }
 }
 

@@ -33,7 +33,8 @@ template <class... Parameters, class... Arguments>
 void launch(const char* name, void (*kernel)(Parameters...), const LaunchShape& shape, cudaStream_t stream,
             const Arguments&... arguments) {
   constexpr std::size_t kDefaultShared = 48 << 10;
-  if (shape.shared_bytes > kDefaultShared) {
+  constexpr std::size_t kMostStatic = 16 << 10;
+  if (shape.shared_bytes + kMostStatic > kDefaultShared) {
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shape.shared_bytes)), name);
   }
   cudaLaunchConfig_t config{};
@@ -55,8 +56,8 @@ void launch(const char* name, void (*kernel)(Parameters...), const LaunchShape& 
   check(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...), name);
 }
 
-// Waits until all that ran before in the stream has ended and its writes are visible. Every kernel calls it in every
-// block, so what ran before has waited too.
+// Waits until all that ran before in the stream has ended and its writes are visible. Every kernel calls it in at least
+// one block, so what ran before has waited too.
 __device__ __forceinline__ void wait_for_previous() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
@@ -89,6 +90,19 @@ __device__ __forceinline__ uint4 load_streaming(const void* pointer) {
                : "=r"(out.x), "=r"(out.y), "=r"(out.z), "=r"(out.w)
                : "l"(pointer));
   return out;
+}
+
+// Adds, and orders: what this thread's block wrote before its last barrier is seen by whoever sees the addition, and
+// what other blocks wrote before additions that this one sees may be read after the block's next barrier.
+__device__ __forceinline__ int arrive(int* place) {
+  int old;
+  asm volatile("atom.add.acq_rel.gpu.s32 %0, [%1], 1;" : "=r"(old) : "l"(place) : "memory");
+  return old;
+}
+// What another block of this launch may have written.
+template <class T>
+__device__ __forceinline__ T load_coherent(const T* pointer) {
+  return __ldcg(pointer);
 }
 
 // 16 bytes from global to shared memory, zeros where not `valid`. Arrives with copy_wait.
@@ -143,6 +157,12 @@ __device__ __forceinline__ void sync_block() {
 template <class T>
 __device__ __forceinline__ T exchange(T value, int mask) {
   return __shfl_xor_sync(0xFFFFFFFFU, value, mask);
+}
+
+// The value of that lane.
+template <class T>
+__device__ __forceinline__ T broadcast(T value, int lane) {
+  return __shfl_sync(0xFFFFFFFFU, value, lane);
 }
 
 // sum (16, 8) += a (16, 16) · b (16, 8), bfloat16 with float32 sums, in the fragments of mma.m16n8k16: lane 4g + t has

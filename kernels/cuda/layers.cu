@@ -107,8 +107,9 @@ __global__ void __launch_bounds__(kThreads) split_qkv_heads(QkvArgs args) {
   for (int p = 0; p < kMaxPairs; ++p) {
     const int i = lane + 32 * p;
     if (i >= half) continue;
-    low[p] = from_bf16(from[i]);
-    high[p] = from_bf16(from[i + half]);
+    const int place = i / 8 * 16 + i % 8;
+    low[p] = from_bf16(from[place]);
+    high[p] = from_bf16(from[place + 8]);
     if (args.bias != nullptr) {
       low[p] += args.bias[head * args.head_dim + i];
       high[p] += args.bias[head * args.head_dim + half + i];
@@ -131,9 +132,7 @@ __global__ void __launch_bounds__(kThreads) split_qkv_heads(QkvArgs args) {
   if (!is_query) {
     const int slot = args.slots[row];
     if (slot < 0) return;
-    const int kv_head = is_value ? head - args.num_heads - args.num_kv_heads : head - args.num_heads;
-    const std::int64_t block = std::int64_t{slot / kPageTokens} * args.num_kv_heads + kv_head;  // of keys and values
-    to = args.kv + ((2 * block + (is_value ? 1 : 0)) * kPageTokens + slot % kPageTokens) * args.head_dim;
+    to = args.kv + cache_place(slot, head - args.num_heads, args.num_kv_heads, args.head_dim);
   }
 #pragma unroll
   for (int p = 0; p < kMaxPairs; ++p) {

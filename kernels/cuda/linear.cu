@@ -1,150 +1,37 @@
-// A dot product does not care for the order of k, so lane t of a quad takes k = 8t … 8t + 7 of every 32, 16 bytes, of a
-// row of W and of a row of x: the operands of two matrix instructions, without shared memory or transposition. A block
-// owns 16 rows of W; its warps share k and add up through shared memory.
+#include <algorithm>
+
 #include "multiverse/kernels/cuda/linear.h"
 
-#include "device.h"
+#include "linear_output.h"
 
 namespace multiverse::kernels::cuda {
 namespace {
 
-constexpr int kTileOutputs = 16;
-constexpr int kChunk = 32;  // k of one 16-byte load by each lane of a quad
-constexpr int kUnroll = 4;  // chunks that a warp loads at once
-constexpr int kWarps = 8;
-constexpr int kThreads = kWarps * 32;
-
-struct WeightTile {
-  uint4 low[kUnroll], high[kUnroll];  // rows g and g + 8 of W
-};
-
-__device__ __forceinline__ uint4 zeros() {
-  return make_uint4(0, 0, 0, 0);
-}
-
-// The chunks of `group` that this lane loads; zeros beyond `inputs` or `outputs`.
-__device__ __forceinline__ void load_weights(const LinearArgs& args, int output, int group, WeightTile& tile) {
-  const int t = threadIdx.x % 4;
-  const bool low = output < args.outputs, high = output + 8 < args.outputs;
-  const Bf16* row = args.weights + std::int64_t{output} * args.inputs;
-  const Bf16* row8 = row + std::int64_t{8} * args.inputs;
-#pragma unroll
-  for (int u = 0; u < kUnroll; ++u) {
-    const int k = (group * kUnroll + u) * kChunk + t * 8;
-    tile.low[u] = low && k < args.inputs ? load_streaming(row + k) : zeros();
-    tile.high[u] = high && k < args.inputs ? load_streaming(row8 + k) : zeros();
+// The arguments of at most so many rows from `first` on.
+LinearArgs rows_from(const LinearArgs& args, std::int32_t first, std::int32_t most) {
+  LinearArgs out = args;
+  out.rows = std::min(args.rows - first, most);
+  out.x += std::int64_t{first} * args.inputs;
+  const bool wide = args.output == LinearOutput::kFloat || args.output == LinearOutput::kAdd;
+  const std::int64_t columns = args.output == LinearOutput::kSiluMul ? args.outputs / 2 : args.outputs;
+  out.y = static_cast<unsigned char*>(args.y) + first * columns * (wide ? 4 : 2);
+  if (args.output == LinearOutput::kHeads) {
+    out.y = nullptr;
+    out.heads.angles += std::int64_t{first} * args.heads.head_dim;
+    out.heads.slots += first;
+    out.heads.queries += std::int64_t{first} * args.heads.num_heads * args.heads.head_dim;
   }
-}
-
-__device__ __forceinline__ float silu(float x) {
-  return x / (1.0F + exp2_fast(-1.44269504088896341F * x));
-}
-
-// One output of the tile: m of kTileOutputs, of row `row`.
-template <LinearOutput kOutput>
-__device__ void store(const LinearArgs& args, int row, int m, float value, float up) {
-  const int output = blockIdx.x * kTileOutputs + m;
-  if (output >= args.outputs) return;
-  if constexpr (kOutput == LinearOutput::kSiluMul) {
-    const std::int64_t place = std::int64_t{row} * (args.outputs / 2) + blockIdx.x * (kTileOutputs / 2) + m;
-    static_cast<Bf16*>(args.y)[place] = static_cast<Bf16>(pack_bf16(silu(value) * up, 0.0F));
-  } else {
-    const std::int64_t place = std::int64_t{row} * args.outputs + output;
-    if constexpr (kOutput == LinearOutput::kBf16) {
-      static_cast<Bf16*>(args.y)[place] = static_cast<Bf16>(pack_bf16(value, 0.0F));
-    } else if constexpr (kOutput == LinearOutput::kFloat) {
-      static_cast<float*>(args.y)[place] = value;
-    } else {
-      static_cast<float*>(args.y)[place] += value;
-    }
-  }
-}
-
-// kTiles: groups of 8 rows of x. blockIdx.y: the pass of 8 · kTiles rows.
-template <int kTiles, LinearOutput kOutput>
-__global__ void __launch_bounds__(kThreads) linear_few_rows(LinearArgs args) {
-  constexpr int kRows = 8 * kTiles;
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-  const int output = blockIdx.x * kTileOutputs + g;
-  const int first_row = blockIdx.y * kRows;
-  const int groups = (args.inputs + kChunk * kUnroll - 1) / (kChunk * kUnroll);
-  WeightTile ahead;
-  load_weights(args, output, warp, ahead);  // weights never change: no need to wait for them
-  let_next_start();
-  wait_for_previous();
-
-  float sum[kTiles][4] = {};
-  for (int group = warp; group < groups; group += kWarps) {
-    const WeightTile now = ahead;
-    uint4 x[kTiles][kUnroll];
-#pragma unroll
-    for (int u = 0; u < kUnroll; ++u) {
-      const int k = (group * kUnroll + u) * kChunk + t * 8;
-#pragma unroll
-      for (int tile = 0; tile < kTiles; ++tile) {
-        const int row = first_row + tile * 8 + g;
-        x[tile][u] = row < args.rows && k < args.inputs
-                         ? *reinterpret_cast<const uint4*>(args.x + std::int64_t{row} * args.inputs + k)
-                         : zeros();
-      }
-    }
-    load_weights(args, output, group + kWarps, ahead);
-#pragma unroll
-    for (int u = 0; u < kUnroll; ++u) {
-#pragma unroll
-      for (int tile = 0; tile < kTiles; ++tile) {
-        multiply_add(sum[tile], now.low[u].x, now.high[u].x, now.low[u].y, now.high[u].y, x[tile][u].x, x[tile][u].y);
-        multiply_add(sum[tile], now.low[u].z, now.high[u].z, now.low[u].w, now.high[u].w, x[tile][u].z, x[tile][u].w);
-      }
-    }
-  }
-
-  __shared__ float sums[kWarps][kRows][kTileOutputs];
-#pragma unroll
-  for (int tile = 0; tile < kTiles; ++tile) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) sums[warp][tile * 8 + 2 * t + i % 2][g + i / 2 * 8] = sum[tile][i];
-  }
-  sync_block();
-  const int row = threadIdx.x / kTileOutputs, m = threadIdx.x % kTileOutputs;
-  if (row >= kRows || first_row + row >= args.rows) return;
-  const bool pairs = kOutput == LinearOutput::kSiluMul;
-  if (pairs && m >= kTileOutputs / 2) return;
-  float value = 0.0F, up = 0.0F;
-  for (int w = 0; w < kWarps; ++w) {
-    value += sums[w][row][m];
-    if (pairs) up += sums[w][row][m + kTileOutputs / 2];
-  }
-  store<kOutput>(args, first_row + row, m, value, up);
-}
-
-template <int kTiles, LinearOutput kOutput>
-void run(const LinearArgs& args, Stream stream) {
-  static_assert(8 * kTiles * kTileOutputs <= kThreads, "a thread for each output of the tile");
-  LaunchShape shape;
-  shape.blocks_x = static_cast<unsigned>((args.outputs + kTileOutputs - 1) / kTileOutputs);
-  shape.blocks_y = static_cast<unsigned>((args.rows + 8 * kTiles - 1) / (8 * kTiles));
-  shape.threads = kThreads;
-  launch("linear layer", linear_few_rows<kTiles, kOutput>, shape, stream, args);
-}
-
-template <LinearOutput kOutput>
-void run_tiles(const LinearArgs& args, Stream stream) {
-  args.rows <= 8 ? run<1, kOutput>(args, stream) : run<2, kOutput>(args, stream);
+  return out;
 }
 
 }  // namespace
 
 void linear(const LinearArgs& args, Stream stream) {
-  switch (args.output) {
-    case LinearOutput::kBf16:
-      return run_tiles<LinearOutput::kBf16>(args, stream);
-    case LinearOutput::kFloat:
-      return run_tiles<LinearOutput::kFloat>(args, stream);
-    case LinearOutput::kAdd:
-      return run_tiles<LinearOutput::kAdd>(args, stream);
-    case LinearOutput::kSiluMul:
-      return run_tiles<LinearOutput::kSiluMul>(args, stream);
+  const bool tiles = args.method == LinearMethod::kTiles;
+  const std::int32_t most = tiles ? kTileRows : kShareRows;
+  for (std::int32_t first = 0; first < args.rows; first += most) {
+    const LinearArgs pass = rows_from(args, first, most);
+    tiles ? linear_by_tiles(pass, stream) : linear_by_shares(pass, stream);
   }
 }
 

@@ -1,29 +1,25 @@
-// First a row's slices, a block each: what all draws need of the whole vocabulary. Then a block for each draw. Filters
-// cut the tokens, in order of (logit, lowest id first), by count for top-k, by weight for top-p: a histogram over
-// distances from the greatest logit finds the bin of the last token kept, its few tokens are compared with each other.
-// Weights are whole numbers, so that their sums do not depend on the order of the threads.
-#include <cfloat>
-#include <cmath>
-
-#include "multiverse/kernels/cuda/sampling.h"
-#include "multiverse/kernels/philox.h"
-
-#include "device.h"
+// First a row's slices, a block each: what all draws need of the whole vocabulary. Where draws have filters, the slices
+// make a histogram of the tokens over their distance from the greatest logit: it tells in which bin the last token
+// stands that top-k or top-p keeps. Then each slice draws among the tokens that are surely kept and lists those in
+// doubt; last, a block for each draw settles these. Weights are whole numbers, so that their sums do not depend on the
+// order of the threads.
+#include "sampling_keys.h"
 
 namespace multiverse::kernels::cuda {
 namespace {
 
-constexpr int kThreads = 1024;
-constexpr int kWarps = kThreads / 32;
-constexpr int kSliceThreads = 256;
-constexpr int kBins = 256;                       // of a digit of 8 bits
-constexpr double kWeightOne = 17592186044416.0;  // 2⁴⁴: a vocabulary's sum stays below 2⁶⁴
+static_assert(kSampleCandidates == kThreads, "a thread for each token in doubt");
 
-// The greatest and the least -log(-log u) over the uniforms of philox_uniform, 2⁻³³ and 1 - 2⁻³³.
-constexpr double kMaxGumbel = 22.88;
-constexpr double kMinGumbel = -3.14;
+// Where the histogram reaches what is wanted: the tokens of bins before `bin` are kept, those of `bin` are in doubt.
+struct Cut {
+  Key wanted, before;  // before: of the bins before `bin`
+  int bin;
+};
 
-using Key = unsigned long long;
+struct CutShared {
+  Key sums[2][kBins];
+  Cut cut;
+};
 
 struct Shared {
   Key bins[kBins];
@@ -33,52 +29,7 @@ struct Shared {
   Key chosen, before;
   int counter;
   Key near_keys[kThreads], near_weights[kThreads];
-};
-
-__device__ Key order_of(float logit) {                                // rises with the logit
-  const unsigned bits = float_as_uint(logit == 0.0F ? 0.0F : logit);  // -0 equals 0
-  return (bits & 0x80000000U) != 0 ? ~bits : bits | 0x80000000U;
-}
-__device__ Key key_of(float logit, int token) {  // greatest first, the lowest id first among equals
-  return order_of(logit) << 32 | (0xFFFFFFFFU - static_cast<unsigned>(token));
-}
-__device__ int token_of(Key key) {
-  return static_cast<int>(0xFFFFFFFFU - static_cast<unsigned>(key & 0xFFFFFFFFU));
-}
-
-// Over the warps of the block, through `shared`, one entry for each.
-__device__ Key max_block(Key value, Key* shared) {
-  for (int mask = 16; mask > 0; mask /= 2) {
-    const Key other = exchange(value, mask);
-    if (other > value) value = other;
-  }
-  sync_block();  // readers of the last result are done
-  if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = value;
-  sync_block();
-  for (int warp = 0; warp < static_cast<int>(blockDim.x) / 32; ++warp) {
-    if (shared[warp] > value) value = shared[warp];
-  }
-  return value;
-}
-
-__device__ double sum_block(double value, double* shared) {
-  for (int mask = 16; mask > 0; mask /= 2) value += exchange(value, mask);
-  sync_block();
-  if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = value;
-  sync_block();
-  double total = 0.0;
-  for (int warp = 0; warp < static_cast<int>(blockDim.x) / 32; ++warp) total += shared[warp];
-  return total;
-}
-
-// Logits by their distance from the greatest, in eighths of the temperature; what lies further than 32 is one bin.
-struct Distance {
-  float top, temperature;
-
-  __device__ int bin(float logit) const {
-    const float distance = (top - logit) / temperature * 8.0F;
-    return distance < kBins - 1 ? static_cast<int>(distance) : kBins - 1;
-  }
+  CutShared cut;
 };
 
 // The slow way, for a bin that holds more tokens than there are threads: digit by digit.
@@ -252,72 +203,188 @@ __global__ void __launch_bounds__(kSliceThreads) look_at_slices(SamplingArgs arg
     slice.greatest_adjusted = greatest_key(work, begin, end, keys);
   }
   if (threadIdx.x == 0) args.slices[blockIdx.y * kSampleSlices + blockIdx.x] = slice;
+  // For the kernels after this one.
+  constexpr int kOwnBins = kBins / kSampleSlices;
+  if (threadIdx.x < kOwnBins) args.filters[blockIdx.y].bins[blockIdx.x * kOwnBins + threadIdx.x] = 0;
+  if (blockIdx.x == 0 && threadIdx.x == 0) args.filters[blockIdx.y].num_candidates = 0;
 }
 
-__device__ int draw(const SampleTask& task, const float* logits, int size, int likeliest, Shared& shared) {
-  if (!(task.temperature > 0.0F)) return likeliest;
-  const double top = logits[likeliest], temperature = task.temperature;
-  const auto scaled = [&](int token) { return (static_cast<double>(logits[token]) - top) / temperature; };
-  const Distance distance = {logits[likeliest], task.temperature};
+// The logits that are drawn from, of the task that the block works on.
+__device__ const float* drawn_logits(const SamplingArgs& args, const SampleTask& task, int index) {
+  const std::int64_t size = args.vocab_size;
+  return changes_logits(task) ? args.work + index * size : args.logits + task.logits_row * size;
+}
+
+// The histogram: tokens for top-k, their weights for top-p alone. blockIdx.x: the slice; blockIdx.y: the draw.
+__global__ void __launch_bounds__(kSliceThreads) weigh_slices(SamplingArgs args) {
+  let_next_start();
+  wait_for_previous();
+  __shared__ Key bins[kBins];
+  const SampleTask task = args.tasks[blockIdx.y];
+  if (!is_filtered(task, args.vocab_size)) return;
+  const std::int64_t size = args.vocab_size;
+  const float* logits = drawn_logits(args, task, blockIdx.y);
+  const float top = logits[token_of(greatest_adjusted(args.slices + blockIdx.y * kSampleSlices))];
+  const Distance distance = {top, task.temperature};
+  const bool counts = has_top_k(task, args.vocab_size);
+  bins[threadIdx.x] = 0;
+  sync_block();
+  const int end = static_cast<int>(size * (blockIdx.x + 1) / kSampleSlices);
+  Key far = 0;  // most tokens: added up by each thread first
+  for (int i = static_cast<int>(size * blockIdx.x / kSampleSlices) + threadIdx.x; i < end; i += kSliceThreads) {
+    const Key weight = counts ? Key{1} : weight_of(logits[i], top, task.temperature);
+    const int bin = distance.bin(logits[i]);
+    if (bin == kBins - 1) {
+      far += weight;
+    } else if (weight > 0) {
+      atomic_add(&bins[bin], weight);
+    }
+  }
+  if (far > 0) atomic_add(&bins[kBins - 1], far);
+  sync_block();
+  if (bins[threadIdx.x] > 0) atomic_add(&args.filters[blockIdx.y].bins[threadIdx.x], bins[threadIdx.x]);
+}
+
+// All threads of a block of at least kBins.
+__device__ Cut find_cut(const SampleTask& task, int size, const Key* bins, CutShared& shared) {
+  const int t = threadIdx.x;
+  const Key mine = t < kBins ? bins[t] : 0;
+  Key sum = mine;
+  if (t < kBins) shared.sums[0][t] = sum;
+  sync_block();
+  int from = 0;
+  for (int distance = 1; distance < kBins; distance *= 2, from ^= 1) {
+    if (t < kBins) {
+      if (t >= distance) sum += shared.sums[from][t - distance];
+      shared.sums[from ^ 1][t] = sum;
+    }
+    sync_block();
+  }
+  const Key total = shared.sums[from][kBins - 1];
+  const Key wanted = has_top_k(task, size) ? static_cast<Key>(task.top_k) : wanted_of(task.top_p, total);
+  if (t < kBins && sum >= wanted && sum - mine < wanted) shared.cut = {wanted, sum - mine, t};
+  sync_block();
+  return shared.cut;
+}
+
+// blockIdx.x: the slice; blockIdx.y: the draw.
+__global__ void __launch_bounds__(kSliceThreads) draw_slices(SamplingArgs args) {
+  let_next_start();
+  wait_for_previous();
+  __shared__ CutShared cut_shared;
+  __shared__ double values[kSliceThreads / 32];
+  __shared__ int tokens[kSliceThreads / 32];
+  const SampleTask task = args.tasks[blockIdx.y];
+  if (!is_drawn(task)) return;
+  const std::int64_t size = args.vocab_size;
+  const float* logits = drawn_logits(args, task, blockIdx.y);
+  SampleSlice* slices = args.slices + blockIdx.y * kSampleSlices;
+  SampleFilter& filter = args.filters[blockIdx.y];
+  const bool filtered = is_filtered(task, args.vocab_size);
+  // With top-k all that may be kept is listed: a nucleus is of what top-k leaves.
+  const bool lists_all = has_top_k(task, args.vocab_size);
+  const Cut cut = filtered ? find_cut(task, args.vocab_size, filter.bins, cut_shared) : Cut{0, 0, 0};
+  const float top = logits[token_of(greatest_adjusted(slices))];
+  const Distance distance = {top, task.temperature};
+  Drawing drawing(task, top);
+  const int end = static_cast<int>(size * (blockIdx.x + 1) / kSampleSlices);
+  for (int i = static_cast<int>(size * blockIdx.x / kSampleSlices) + threadIdx.x; i < end; i += kSliceThreads) {
+    if (filtered) {
+      const int bin = distance.bin(logits[i]);
+      if (bin > cut.bin) continue;
+      if (lists_all || bin == cut.bin) {
+        const int place = atomic_add(&filter.num_candidates, 1);
+        if (place < kSampleCandidates) filter.candidates[place] = key_of(logits[i], i);
+        continue;
+      }
+    }
+    drawing.offer(logits[i], i);
+  }
+  drawing.join_block(values, tokens);
+  if (threadIdx.x == 0) {
+    slices[blockIdx.x].best = drawing.best;
+    slices[blockIdx.x].drawn = drawing.token;
+  }
+}
+
+// Whether the filters keep candidate `t`, for each thread its own. Fills shared.near_keys and near_weights.
+__device__ bool is_kept(const SampleTask& task, const SampleFilter& filter, const float* logits, float top, int size,
+                        Shared& shared) {
+  const int t = threadIdx.x, count = filter.num_candidates;
+  const Cut cut = find_cut(task, size, filter.bins, shared.cut);
+  const Key key = t < count ? filter.candidates[t] : 0;
+  Key weight = t < count ? weight_of(logits[token_of(key)], top, task.temperature) : 0;
+  shared.near_keys[t] = key;
+  sync_block();
+  bool kept = t < count;
+  Key before = cut.before, wanted = cut.wanted;
+  if (has_top_k(task, size)) {
+    int rank = 0;
+    for (int i = 0; i < count; ++i) rank += shared.near_keys[i] > key ? 1 : 0;
+    kept = kept && rank < task.top_k;
+    if (!(task.top_p < 1.0F)) return kept;
+    if (!kept) weight = 0;
+    if (t == 0) shared.chosen = 0;
+    sync_block();
+    if (weight > 0) atomic_add(&shared.chosen, weight);
+    sync_block();
+    before = 0;
+    wanted = wanted_of(task.top_p, shared.chosen);
+  }
+  shared.near_weights[t] = weight;
+  sync_block();
+  for (int i = 0; i < count; ++i) before += shared.near_keys[i] > key ? shared.near_weights[i] : 0;
+  return kept && before < wanted;
+}
+
+// The slow way, where more tokens are in doubt than a block has threads: all by one block.
+__device__ void draw_all(const SampleTask& task, const float* logits, int size, Drawing& drawing, Shared& shared) {
+  const Distance distance = {drawing.top, task.temperature};
   Key last = 0;  // keys below it are out
-  if (task.top_k > 0 && task.top_k < size) {
+  if (has_top_k(task, size)) {
     last = last_kept(
         logits, size, distance, static_cast<Key>(task.top_k), [](Key, int) { return Key{1}; }, shared);
   }
   if (task.top_p < 1.0F) {
-    const auto weight_of = [&](Key key, int token) {
-      const double logit = scaled(token);
-      // Below -31 the weight is less than one: no need to compute it.
-      return key < last || logit < -31.0 ? Key{0} : static_cast<Key>(exp(logit) * kWeightOne);
+    const auto kept_weight = [&](Key key, int token) {
+      return key < last ? Key{0} : weight_of(logits[token], drawing.top, task.temperature);
     };
     if (threadIdx.x == 0) shared.before = 0;
     sync_block();
     Key mine = 0;
-    for (int i = threadIdx.x; i < size; i += kThreads) mine += weight_of(key_of(logits[i], i), i);
+    for (int i = threadIdx.x; i < size; i += kThreads) mine += kept_weight(key_of(logits[i], i), i);
     if (mine > 0) atomic_add(&shared.before, mine);
     sync_block();
     const Key total = shared.before;
     sync_block();
-    Key wanted = static_cast<Key>(ceil(static_cast<double>(task.top_p) * static_cast<double>(total)));
-    wanted = wanted < 1 ? 1 : wanted > total ? total : wanted;
-    const Key nucleus = last_kept(logits, size, distance, wanted, weight_of, shared);
+    const Key nucleus = last_kept(logits, size, distance, wanted_of(task.top_p, total), kept_weight, shared);
     if (nucleus > last) last = nucleus;
   }
-  // Tokens so far below the greatest that even the luckiest draw loses to its unluckiest are not tried.
-  double floor = kMinGumbel - kMaxGumbel;
-  if (task.min_p > 0.0F) floor = fmax(floor, log(static_cast<double>(task.min_p)));
-  double best = -INFINITY;
-  int drawn = size;
   for (int i = threadIdx.x; i < size; i += kThreads) {
-    if (key_of(logits[i], i) < last) continue;
-    const double logit = scaled(i);
-    if (!(logit >= floor)) continue;
-    const double uniform = philox_uniform(task.seed, task.branch, task.index, static_cast<std::uint32_t>(i));
-    const double value = logit - log(-log(uniform));
-    if (value > best) {  // ids rise: the lowest among equals
-      best = value;
-      drawn = i;
+    if (key_of(logits[i], i) >= last) drawing.offer(logits[i], i);
+  }
+}
+
+__device__ int draw(const SamplingArgs& args, const SampleTask& task, int index, int likeliest, Shared& shared) {
+  if (!is_drawn(task)) return likeliest;
+  const int size = args.vocab_size;
+  const float* logits = drawn_logits(args, task, index);
+  const SampleFilter& filter = args.filters[index];
+  Drawing drawing(task, logits[likeliest]);
+  if (is_filtered(task, size) && filter.num_candidates > kSampleCandidates) {
+    draw_all(task, logits, size, drawing, shared);
+  } else {
+    if (threadIdx.x < kSampleSlices) {
+      const SampleSlice& slice = args.slices[index * kSampleSlices + threadIdx.x];
+      drawing.take(slice.best, slice.drawn);
+    }
+    if (is_filtered(task, size) && is_kept(task, filter, logits, drawing.top, size, shared)) {
+      const int token = token_of(shared.near_keys[threadIdx.x]);
+      drawing.offer(logits[token], token);
     }
   }
-  const auto take = [&](double value, int token) {
-    if (value > best || (value == best && token < drawn)) {
-      best = value;
-      drawn = token;
-    }
-  };
-  for (int mask = 16; mask > 0; mask /= 2) {
-    const double value = exchange(best, mask);
-    const int token = exchange(drawn, mask);
-    take(value, token);
-  }
-  sync_block();
-  if (threadIdx.x % 32 == 0) {
-    shared.numbers[threadIdx.x / 32] = best;
-    shared.tokens[threadIdx.x / 32] = drawn;
-  }
-  sync_block();
-  for (int warp = 0; warp < kWarps; ++warp) take(shared.numbers[warp], shared.tokens[warp]);
-  return drawn < size ? drawn : likeliest;
+  drawing.join_block(shared.numbers, shared.tokens);
+  return drawing.token < size ? drawing.token : likeliest;
 }
 
 __global__ void __launch_bounds__(kThreads) sample_tasks(SamplingArgs args) {
@@ -327,13 +394,10 @@ __global__ void __launch_bounds__(kThreads) sample_tasks(SamplingArgs args) {
   const SampleTask task = args.tasks[blockIdx.x];
   const int size = args.vocab_size;
   const float* raw = args.logits + static_cast<std::int64_t>(task.logits_row) * size;
-  const float* work = args.work + static_cast<std::int64_t>(blockIdx.x) * size;
-
   const SampleSlice* slices = args.slices + blockIdx.x * kSampleSlices;
-  Key greatest = 0, greatest_adjusted = 0;
+  Key greatest = 0;
   for (int i = 0; i < kSampleSlices; ++i) {
     if (slices[i].greatest > greatest) greatest = slices[i].greatest;
-    if (slices[i].greatest_adjusted > greatest_adjusted) greatest_adjusted = slices[i].greatest_adjusted;
   }
   const float largest = raw[token_of(greatest)];
   double sum = 0.0;
@@ -351,7 +415,7 @@ __global__ void __launch_bounds__(kThreads) sample_tasks(SamplingArgs args) {
 
   int token = task.given;
   if (token < 0) {
-    token = draw(task, changes_logits(task) ? work : raw, size, token_of(greatest_adjusted), shared);
+    token = draw(args, task, blockIdx.x, token_of(greatest_adjusted(slices)), shared);
   }
   const double normalizer = static_cast<double>(largest) + log(sum);
   if (threadIdx.x == 0) {
@@ -374,6 +438,16 @@ __global__ void __launch_bounds__(kThreads) sample_tasks(SamplingArgs args) {
 
 }  // namespace
 
+SampleNeeds sample_needs(const SampleTask* tasks, std::int32_t count) {
+  SampleNeeds needs;
+  for (std::int32_t i = 0; i < count; ++i) {
+    if (tasks[i].given >= 0 || !(tasks[i].temperature > 0.0F)) continue;
+    needs.draws = true;
+    if (tasks[i].top_k > 0 || tasks[i].top_p < 1.0F) needs.filters = true;
+  }
+  return needs;
+}
+
 void sample(const SamplingArgs& args, Stream stream) {
   if (args.num_tasks == 0) return;
   LaunchShape slices;
@@ -381,6 +455,8 @@ void sample(const SamplingArgs& args, Stream stream) {
   slices.blocks_y = static_cast<unsigned>(args.num_tasks);
   slices.threads = kSliceThreads;
   launch("slices of logits", look_at_slices, slices, stream, args);
+  if (args.needs.filters) launch("histogram of logits", weigh_slices, slices, stream, args);
+  if (args.needs.draws) launch("draws in slices", draw_slices, slices, stream, args);
   LaunchShape shape;
   shape.blocks_x = static_cast<unsigned>(args.num_tasks);
   shape.threads = kThreads;

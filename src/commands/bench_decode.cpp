@@ -49,6 +49,32 @@ struct Case {
   bool shared = false;
 };
 
+// Medians, in milliseconds a step. host: what a GPU does not work during, so that nothing hides it; 0 on a CPU.
+struct Times {
+  double step = 0.0, host = 0.0;
+};
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+// Passes all on, and keeps how long the device worked on the last step.
+class TimedExecutor final : public Executor {
+ public:
+  explicit TimedExecutor(Executor& executor) : executor_(executor) {}
+  const ExecutorInfo& info() const override { return executor_.info(); }
+  void execute(const StepPlan& plan, StepResult& result) override {
+    executor_.execute(plan, result);
+    device_seconds_ = result.device_seconds;
+  }
+  double device_seconds() const { return device_seconds_; }
+
+ private:
+  Executor& executor_;
+  double device_seconds_ = 0.0;
+};
+
 // What GPUs are measured with: sizes of models, and for each the work that docs/performance.md compares.
 struct Shape {
   const char* name;
@@ -211,8 +237,7 @@ class DecodeBench {
   DecodeBench(Executor& executor, const Dialect* dialect, ModelConfig model, double flop_rate)
       : executor_(executor), dialect_(dialect), model_(std::move(model)), flop_rate_(flop_rate) {}
 
-  // Median milliseconds a step.
-  Result<double> run(const Case& wanted, std::int32_t steps) {
+  Result<Times> run(const Case& wanted, std::int32_t steps) {
     if (wanted.shared && dialect_ == nullptr) return invalid_argument("--shared needs a model with a dialect");
     if (wanted.context + steps + 64 > executor_.info().max_position) {
       return invalid_argument(concat("context ", wanted.context, " and ", steps, " steps exceed the model's ",
@@ -243,18 +268,19 @@ class DecodeBench {
       if (scheduler.idle())
         return invalid_argument("the requests ended before they decoded; is the KV pool too small?");
     }
-    std::vector<double> milliseconds;
+    std::vector<double> milliseconds, host;
     for (std::int32_t step = 0; step < steps; ++step) {
       const Nanoseconds begin = clock.now();
       scheduler.step();
       milliseconds.push_back(std::chrono::duration<double, std::milli>(clock.now() - begin).count());
+      const double device = executor_.device_seconds() * 1e3;
+      host.push_back(device > 0.0 ? milliseconds.back() - device : 0.0);
       scheduler.take_events([](RequestId, const std::vector<Event>&) {});
     }
-    std::sort(milliseconds.begin(), milliseconds.end());
-    return milliseconds[milliseconds.size() / 2];
+    return Times{median(milliseconds), median(host)};
   }
 
-  void print(const Case& measured, double milliseconds) const {
+  void print(const Case& measured, const Times& times) const {
     const ExecutorInfo& info = executor_.info();
     const double token_bytes = static_cast<double>(info.kv_bytes) / (static_cast<double>(info.num_pages) * kPageTokens);
     const double contexts = measured.shared ? 1.0 : measured.rows;
@@ -268,9 +294,11 @@ class DecodeBench {
     const double multiply = gpu ? 0.0 : measured.rows * row_flops(model_, measured.context) / flop_rate_ * 1e3;
     const double floor = std::max(read, multiply);
     std::printf(
-        "%5d x %-5d %-7s %8.3f ms a step %7.0f tokens/s   floor %6.3f ms (read %.1f MB %.3f, multiply %.3f)  x %.2f\n",
-        measured.rows, measured.context, measured.shared ? "shared" : "apart", milliseconds,
-        measured.rows / milliseconds * 1e3, floor, bytes / 1e6, read, multiply, milliseconds / floor);
+        "%5d x %-5d %-7s %8.3f ms a step %7.0f tokens/s   floor %6.3f ms (read %.1f MB %.3f, multiply %.3f)  x %.2f",
+        measured.rows, measured.context, measured.shared ? "shared" : "apart", times.step,
+        measured.rows / times.step * 1e3, floor, bytes / 1e6, read, multiply, times.step / floor);
+    if (gpu) std::printf("   host %.3f ms", times.host);
+    std::printf("\n");
   }
 
  private:
@@ -287,7 +315,7 @@ class DecodeBench {
     return request;
   }
 
-  Executor& executor_;
+  TimedExecutor executor_;
   const Dialect* dialect_;
   const ModelConfig model_;
   const double flop_rate_;
@@ -310,9 +338,9 @@ Status bench_model(const Options& options, const std::string& texts_dir, const s
   if (flop_rate > 0.0) std::printf("measured ceiling %.0f GFLOP/s\n", flop_rate / 1e9);
   DecodeBench decode(*executor.value(), dialect.value() ? &*dialect.value() : nullptr, model.value(), flop_rate);
   for (const Case& wanted : cases) {
-    const Result<double> milliseconds = decode.run(wanted, options.steps);
-    if (!milliseconds.ok()) return milliseconds.error();
-    decode.print(wanted, milliseconds.value());
+    const Result<Times> times = decode.run(wanted, options.steps);
+    if (!times.ok()) return times.error();
+    decode.print(wanted, times.value());
     std::fflush(stdout);
   }
   return ok_status();

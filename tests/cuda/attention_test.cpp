@@ -128,7 +128,7 @@ class Step {
     std::printf("%s: %d rows, max error %.2e (row %d), tolerance %.0e\n", what.c_str(), rows, worst, where, kTolerance);
     EXPECT_LE(worst, kTolerance) << what;
     for (auto i = static_cast<std::size_t>(rows * row_size()); i < got.size(); ++i) {
-      ASSERT_EQ(got[i], 0) << "padding, element " << i;
+      ASSERT_EQ(got[i], 0xFFFF) << "padding was written, element " << i;
     }
   }
 

@@ -2,8 +2,6 @@
 
 #include <cmath>
 
-#include "multiverse/kernels/cuda/attention.h"
-
 #include "tests/cuda/memory.h"
 
 namespace multiverse::kernels::cuda {
@@ -82,78 +80,6 @@ TEST_F(CudaLayers, NormAddsAndGathers) {
           const double scale = 1.0 / std::sqrt(squares / size + static_cast<double>(eps));
           for (std::size_t c = 0; c < x.size(); ++c) {
             expect_bf16(got[i * x.size() + c], x[c] * scale * static_cast<double>(weight[c]), "norm");
-          }
-        }
-      }
-    }
-  }
-}
-
-TEST_F(CudaLayers, QueriesKeysAndValues) {
-  std::mt19937 random(fresh_seed());
-  for (const std::int32_t dim : {64, 128}) {
-    for (const bool options : {false, true}) {
-      const std::int32_t rows = 3, heads = 3, kv_heads = 1, pages = 4;
-      const std::size_t all = heads + 2 * kv_heads, d = static_cast<std::size_t>(dim);
-      const float eps = 1e-6F;
-      const AttentionShape shape = {heads, kv_heads, dim};
-      const auto qkv = random_bf16(random, rows * all * d);
-      const auto bias = random_floats(random, all * d, 0.0F, 3.0F);
-      const auto q_norm = random_floats(random, d, 1.0F, 0.2F), k_norm = random_floats(random, d, 1.0F, 0.2F);
-      const auto turns = random_floats(random, rows * d / 2, 0.0F, 3.0F);
-      std::vector<float> angles(rows * d);
-      for (std::size_t row = 0; row < rows; ++row) {
-        for (std::size_t i = 0; i < d / 2; ++i) {
-          angles[row * d + i] = std::cos(turns[row * d / 2 + i]);
-          angles[row * d + d / 2 + i] = std::sin(turns[row * d / 2 + i]);
-        }
-      }
-      const std::vector<std::int32_t> slots = {2 * 16 + 5, -1, 3 * 16 + 15};
-      const DeviceArray<Bf16> device_qkv(qkv), queries(rows * heads * d),
-          kv(static_cast<std::size_t>(pages * page_elements(shape)));
-      const DeviceArray<float> device_bias(bias), device_q(q_norm), device_k(k_norm), device_angles(angles);
-      const DeviceArray<std::int32_t> device_slots(slots);
-      split_qkv({device_qkv.data(), options ? device_bias.data() : nullptr, options ? device_q.data() : nullptr,
-                 options ? device_k.data() : nullptr, device_angles.data(), device_slots.data(), queries.data(),
-                 kv.data(), rows, heads, kv_heads, dim, eps},
-                test_stream());
-      const auto got_queries = queries.host(), got_kv = kv.host();
-      std::size_t written = 0;
-      for (const Bf16 bits : got_kv) written += bits != 0xFFFF ? 1 : 0;
-      EXPECT_EQ(written, 2 * 2 * kv_heads * d) << "two rows' keys and values, nothing else";
-      for (std::size_t row = 0; row < rows; ++row) {
-        for (std::size_t head = 0; head < all; ++head) {
-          std::vector<double> x;
-          double squares = 0.0;
-          for (std::size_t i = 0; i < d; ++i) {
-            x.push_back(value(qkv[(row * all + head) * d + i]) +
-                        (options ? static_cast<double>(bias[head * d + i]) : 0.0));
-            squares += x.back() * x.back();
-          }
-          const bool is_value = head >= heads + kv_heads;
-          if (options && !is_value) {
-            const double scale = 1.0 / std::sqrt(squares / dim + static_cast<double>(eps));
-            for (std::size_t i = 0; i < d; ++i)
-              x[i] *= scale * static_cast<double>((head < heads ? q_norm : k_norm)[i]);
-          }
-          if (!is_value) {
-            for (std::size_t i = 0; i < d / 2; ++i) {
-              const double c = static_cast<double>(angles[row * d + i]),
-                           s = static_cast<double>(angles[row * d + d / 2 + i]);
-              const double low = x[i], high = x[i + d / 2];
-              x[i] = low * c - high * s;
-              x[i + d / 2] = high * c + low * s;
-            }
-          }
-          const Bf16* got = got_queries.data() + (row * heads + head) * d;
-          if (head >= heads) {
-            if (slots[row] < 0) continue;
-            const auto slot = static_cast<std::size_t>(slots[row]);
-            got = got_kv.data() + slot / 16 * static_cast<std::size_t>(page_elements(shape)) +
-                  ((is_value ? 1U : 0U) * 16 + slot % 16) * d;
-          }
-          for (std::size_t i = 0; i < d; ++i) {
-            expect_bf16(got[i], x[i], "row " + std::to_string(row) + ", head " + std::to_string(head), 1e-4);
           }
         }
       }

@@ -10,7 +10,8 @@ namespace {
 using CudaLinear = DeviceTest;
 
 struct Case {
-  std::int32_t rows, outputs, inputs;
+  std::int32_t rows, outputs, inputs, blocks = 2;
+  LinearMethod method = LinearMethod::kShares;
 };
 
 double silu(double x) {
@@ -21,6 +22,7 @@ double silu(double x) {
 // them: 4e-6 of Σ|x·w| is about 60 units of the last place, for the hundreds of additions of the longest sums. Results
 // in bfloat16 err by 2⁻⁹ of themselves more.
 void check_case(const Case& size, LinearOutput output, std::mt19937& random) {
+  const LinearMemory scratch(size.blocks, size.outputs);
   const auto x = random_bf16(random, static_cast<std::size_t>(size.rows * size.inputs));
   const auto w = random_bf16(random, static_cast<std::size_t>(size.outputs * size.inputs), 0.05F);
   const DeviceArray<Bf16> device_x(x), device_w(w);
@@ -30,8 +32,16 @@ void check_case(const Case& size, LinearOutput output, std::mt19937& random) {
   const auto count = static_cast<std::size_t>(size.rows * columns);
   const DeviceArray<float> y_float(std::vector<float>(count, output == LinearOutput::kAdd ? 3.0F : NAN));
   const DeviceArray<Bf16> y_bf16(std::vector<Bf16>(count, 0x7FFF));
-  linear({device_x.data(), device_w.data(), wide ? static_cast<void*>(y_float.data()) : y_bf16.data(), size.rows,
-          size.outputs, size.inputs, output},
+  linear({device_x.data(),
+          device_w.data(),
+          wide ? static_cast<void*>(y_float.data()) : y_bf16.data(),
+          size.rows,
+          size.outputs,
+          size.inputs,
+          output,
+          size.method,
+          scratch.args(),
+          {}},
          test_stream());
   const auto got_float = y_float.host();
   const auto got_bf16 = y_bf16.host();
@@ -64,18 +74,26 @@ void check_case(const Case& size, LinearOutput output, std::mt19937& random) {
       worst = std::max(worst, error);
     }
   }
-  std::printf("%d rows, %d x %d, output %d: error %.3f of what is allowed\n", size.rows, size.outputs, size.inputs,
-              static_cast<int>(output), worst);
+  std::printf("%d rows, %d x %d among %d by method %d, output %d: error %.3f of what is allowed\n", size.rows,
+              size.outputs, size.inputs, size.blocks, static_cast<int>(size.method), static_cast<int>(output), worst);
   EXPECT_LE(worst, 1.0);
+  EXPECT_TRUE(scratch.is_clean());
 }
 
 TEST_F(CudaLinear, MatchesReference) {
   std::mt19937 random(fresh_seed());
-  std::vector<Case> cases = {{1, 16, 8}, {3, 40, 72}, {8, 32, 1096}, {9, 48, 136}, {16, 64, 384}, {37, 32, 264}};
+  // Shares of less than a tile, of a tile, of parts of several; more blocks than units; rows beyond one pass.
+  std::vector<Case> cases = {{1, 16, 8, 1},    {3, 40, 72, 7},    {8, 136, 1096, 5}, {9, 48, 136, 2},
+                             {16, 64, 384, 3}, {37, 264, 264, 4}, {70, 144, 200, 3}};
   if (!kEmulated) {
-    for (const Case& large : {Case{1, 1152, 896}, Case{8, 4608, 3584}, Case{16, 896, 4864}, Case{130, 512, 896}}) {
+    for (const Case& large : {Case{1, 1152, 896, 132}, Case{8, 4608, 3584, 132}, Case{16, 896, 4864, 131},
+                              Case{33, 3584, 3584, 132}, Case{130, 512, 896, 132}}) {
       cases.push_back(large);
     }
+  }
+  for (std::size_t i = 0, count = cases.size(); i < count; ++i) {
+    cases.push_back(cases[i]);
+    cases.back().method = LinearMethod::kTiles;
   }
   for (const Case& size : cases) {
     for (const LinearOutput output : {LinearOutput::kBf16, LinearOutput::kFloat, LinearOutput::kAdd}) {
@@ -87,20 +105,35 @@ TEST_F(CudaLinear, MatchesReference) {
 
 TEST_F(CudaLinear, ARowsBitsDoNotDependOnTheOthers) {
   std::mt19937 random(fresh_seed());
-  const std::int32_t rows = 21, outputs = 32, inputs = 520;
+  const std::int32_t rows = 69, outputs = 160, inputs = 520;
+  const LinearMemory scratch(5, outputs);
   const auto x = random_bf16(random, static_cast<std::size_t>(rows * inputs));
   const DeviceArray<Bf16> w(random_bf16(random, static_cast<std::size_t>(outputs * inputs), 0.05F));
+  LinearMethod method = LinearMethod::kShares;
   const auto compute = [&](std::int32_t begin, std::int32_t end) {
     const DeviceArray<Bf16> part(std::vector<Bf16>(x.begin() + begin * inputs, x.begin() + end * inputs));
     const DeviceArray<float> y(static_cast<std::size_t>((end - begin) * outputs));
-    linear({part.data(), w.data(), y.data(), end - begin, outputs, inputs, LinearOutput::kFloat}, test_stream());
+    linear({part.data(),
+            w.data(),
+            y.data(),
+            end - begin,
+            outputs,
+            inputs,
+            LinearOutput::kFloat,
+            method,
+            scratch.args(),
+            {}},
+           test_stream());
     return y.host();
   };
-  const auto together = compute(0, rows);
-  for (const std::int32_t count : {1, 5, 9, 16}) {
-    for (std::int32_t begin = 0; begin + count <= rows; begin += count) {
-      const auto got = compute(begin, begin + count);
-      EXPECT_TRUE(std::equal(got.begin(), got.end(), together.begin() + begin * outputs)) << count << " rows";
+  for (const LinearMethod tried : {LinearMethod::kShares, LinearMethod::kTiles}) {
+    method = tried;
+    const auto together = compute(0, rows);
+    for (const std::int32_t count : {1, 9, 17, 33}) {
+      for (std::int32_t begin = 0; begin + count <= rows; begin += count) {
+        const auto got = compute(begin, begin + count);
+        EXPECT_TRUE(std::equal(got.begin(), got.end(), together.begin() + begin * outputs)) << count << " rows";
+      }
     }
   }
 }

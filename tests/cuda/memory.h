@@ -11,10 +11,12 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <random>
 #include <stdexcept>
 
+#include "multiverse/kernels/cuda/linear.h"
 #include "multiverse/kernels/cuda/stream.h"
 #include "multiverse/kernels/linear.h"
 
@@ -114,6 +116,26 @@ class DeviceArray {
  private:
   std::size_t size_;
   std::unique_ptr<void, void (*)(void*)> data_;
+};
+
+// What linear() wants besides operands, for so many blocks.
+class LinearMemory {
+ public:
+  LinearMemory(std::int32_t blocks, std::int32_t max_outputs)
+      : blocks_(blocks),
+        partials_(static_cast<std::size_t>(linear_partials(blocks))),
+        arrivals_(std::vector<std::int32_t>(static_cast<std::size_t>(linear_arrivals(max_outputs)), 0)) {}
+  LinearScratch args() const { return {partials_.data(), arrivals_.data(), blocks_}; }
+  // As the next layer wants it.
+  bool is_clean() const {
+    const auto arrivals = arrivals_.host();
+    return std::count(arrivals.begin(), arrivals.end(), 0) == static_cast<std::ptrdiff_t>(arrivals.size());
+  }
+
+ private:
+  std::int32_t blocks_;
+  DeviceArray<float> partials_;
+  DeviceArray<std::int32_t> arrivals_;
 };
 
 // Normal numbers with outliers, rounded to bfloat16.

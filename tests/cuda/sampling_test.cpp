@@ -30,9 +30,11 @@ class CudaSampling : public DeviceTest {
     const DeviceArray<std::uint32_t> allowed(samples.allowed);
     const DeviceArray<SampleOutcome> outcomes(tasks);
     const DeviceArray<TokenLogprobOutcome> top(static_cast<std::size_t>(samples.num_top));
+    const DeviceArray<SampleFilter> filters(tasks);
     kernels::cuda::sample(
-        {device_logits.data(), work.data(), slices.data(), device_tasks.data(), biases.data(), history.data(),
-         banned.data(), allowed.data(), outcomes.data(), top.data(), static_cast<std::int32_t>(tasks), vocab},
+        {device_logits.data(), work.data(), slices.data(), filters.data(), device_tasks.data(), biases.data(),
+         history.data(), banned.data(), allowed.data(), outcomes.data(), top.data(), static_cast<std::int32_t>(tasks),
+         vocab, sample_needs(samples.tasks.data(), static_cast<std::int32_t>(tasks))},
         test_stream());
     const auto got = outcomes.host();
     const auto got_top = top.host();

@@ -108,6 +108,9 @@ void bench_linear() {
     std::int32_t outputs, inputs;
     LinearOutput output;
   };
+  using enum LinearMethod;
+  const std::pair<LinearMethod, std::int32_t> cases[] = {{kTiles, 1},  {kTiles, 8},   {kTiles, 16},  {kShares, 1},
+                                                         {kShares, 8}, {kShares, 16}, {kShares, 32}, {kShares, 64}};
   const Layer layers[] = {
       {"0.5b qkv", 1152, 896, LinearOutput::kBf16},        {"0.5b out", 896, 896, LinearOutput::kAdd},
       {"0.5b gate up", 9728, 896, LinearOutput::kSiluMul}, {"0.5b down", 896, 4864, LinearOutput::kAdd},
@@ -116,20 +119,34 @@ void bench_linear() {
       {"7b down", 3584, 18944, LinearOutput::kAdd},        {"32b qkv", 7168, 5120, LinearOutput::kBf16},
       {"32b out", 5120, 5120, LinearOutput::kAdd},         {"32b gate up", 55296, 5120, LinearOutput::kSiluMul},
       {"32b down", 5120, 27648, LinearOutput::kAdd}};
+  int blocks = 0;
+  check(cudaDeviceGetAttribute(&blocks, cudaDevAttrMultiProcessorCount, 0));
+  const Memory partials(linear_partials(blocks) * 4), arrivals(linear_arrivals(160000) * 4);
+  const LinearScratch scratch = {partials.as<float>(), arrivals.as<std::int32_t>(), blocks};
   for (const Layer& layer : layers) {
     const std::int64_t size = std::int64_t{layer.outputs} * layer.inputs;
     const auto copies = static_cast<int>(std::max<std::int64_t>(1, (std::int64_t{400} << 20) / (size * 2)));
-    const Memory weights(size * 2 * copies + 8192), x(16 * 32768 * 2), y(16 * 160000 * 4);
+    const Memory weights(size * 2 * copies + 8192), x(64 * 32768 * 2), y(64 * 160000 * 4);
     weights.randomize(size * copies);
-    x.randomize(16 * 32768);
+    x.randomize(64 * 32768);
     const int count = std::max(copies, 8);
-    for (const std::int32_t rows : {1, 8, 16}) {
+    for (const auto& [method, rows] : cases) {
       const double time = measure(count, [&](int i, Stream stream) {
-        linear({x.as<Bf16>(), weights.as<Bf16>(i % copies * size), y.as<float>(), rows, layer.outputs, layer.inputs,
-                layer.output},
+        linear({x.as<Bf16>(),
+                weights.as<Bf16>(i % copies * size),
+                y.as<float>(),
+                rows,
+                layer.outputs,
+                layer.inputs,
+                layer.output,
+                method,
+                scratch,
+                {}},
                stream);
       });
-      print(std::string(layer.name) + ", " + std::to_string(rows) + " rows", time, static_cast<double>(size) * 2.0);
+      print(std::string(layer.name) + (method == kTiles ? " by tiles, " : " by shares, ") + std::to_string(rows) +
+                " rows",
+            time, static_cast<double>(size) * 2.0);
     }
   }
 }
@@ -198,7 +215,8 @@ void bench_attention() {
 
 void bench_small() {
   const Memory hidden(64 * 8192 * 4), weight(8192 * 4), out(64 * 8192 * 2), logits(64 * 152064 * 4),
-      work(64 * 152064 * 4), outcomes(4096), slices(64 * kSampleSlices * sizeof(SampleSlice));
+      work(64 * 152064 * 4), outcomes(4096), slices(64 * kSampleSlices * sizeof(SampleSlice)),
+      filters(64 * sizeof(SampleFilter));
   hidden.randomize(64 * 8192 * 2);  // as float32: numbers of about 0.02
   std::mt19937 random(1);
   std::normal_distribution<float> normal(0.0F, 3.0F);
@@ -226,13 +244,16 @@ void bench_small() {
       args.logits = logits.as<float>();
       args.work = work.as<float>();
       args.slices = slices.as<SampleSlice>();
+      args.filters = filters.as<SampleFilter>();
+      args.needs = sample_needs(tasks.data(), rows);
       args.tasks = on_device->as<SampleTask>();
       args.outcomes = outcomes.as<SampleOutcome>();
       args.num_tasks = rows;
       args.vocab_size = 152064;
       print(std::string(kind == 0   ? "greedy"
                         : kind == 1 ? "temperature"
-                                    : "top-p") +
+                        : kind == 2 ? "top-p"
+                                    : "top-k and top-p") +
                 " of 152064, " + std::to_string(rows) + " rows",
             measure(16, [&](int, Stream stream) { sample(args, stream); }), rows * 152064.0 * 4.0);
     }

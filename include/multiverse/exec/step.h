@@ -107,6 +107,7 @@ struct StepPlan {
 
 struct StepResult {
   std::vector<SampleResult> samples;  // one for each StepPlan::samples, in order
+  double device_seconds = 0.0;        // that an accelerator worked on it; 0 where the host itself computes
 };
 
 }  // namespace multiverse

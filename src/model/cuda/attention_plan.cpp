@@ -12,8 +12,10 @@ using kernels::cuda::kMaxTileRows;
 
 static_assert(kernels::cuda::kPageTokens == kPageTokens);
 
-// Pieces of work for each block: enough that an uneven end costs little.
-constexpr std::int64_t kWaves = 2;
+// Unless results may depend on their own context alone, chunks are cut at any stage of the kernel's. Where a block's
+// share is more than a small chunk it gets two, so that an uneven end costs less.
+constexpr std::int64_t kCutTokens = 64;
+constexpr std::int64_t kSmallChunk = 256;
 
 std::int64_t round_up(std::int64_t value, std::int64_t unit) {
   return (value + unit - 1) / unit * unit;
@@ -23,20 +25,38 @@ std::int32_t tile_rows(const AttentionCutting& cutting) {
   return kMaxTileRows / cutting.group;
 }
 
-// Tokens of a chunk at which the step's work makes kWaves chunks for each block.
+// Tokens of a chunk at which the step's work is shared evenly among the blocks.
 std::int64_t even_chunk(const StepPlan& plan, const AttentionCutting& cutting) {
   std::int64_t work = 0;
   for (const AttentionItem& item : plan.items) {
     const std::int64_t tiles = (item.row_end - item.row_begin + tile_rows(cutting) - 1) / tile_rows(cutting);
     work += tiles * item.num_tokens * cutting.num_kv_heads;
   }
-  return std::max<std::int64_t>(kSplitTokens, round_up(work / (kWaves * cutting.blocks) + 1, kSplitTokens));
+  const std::int64_t of_block = work / cutting.blocks + 1;
+  return round_up(of_block > kSmallChunk ? (of_block + 1) / 2 : of_block, kCutTokens);
 }
+
+// The pages that a step writes to.
+class WrittenPages {
+ public:
+  explicit WrittenPages(const StepPlan& plan) {
+    PageId last = 0;
+    for (const Row& row : plan.rows) last = std::max(last, row.page);
+    written_.resize(static_cast<std::size_t>(last) + 1);
+    for (const Row& row : plan.rows) written_[static_cast<std::size_t>(row.page)] = true;
+  }
+  bool contains(PageId page) const {
+    return static_cast<std::size_t>(page) < written_.size() && written_[static_cast<std::size_t>(page)];
+  }
+
+ private:
+  std::vector<bool> written_;
+};
 
 class Cutter {
  public:
   Cutter(const StepPlan& plan, const AttentionCutting& cutting, std::int32_t row_begin)
-      : plan_(plan), cutting_(cutting) {
+      : plan_(plan), cutting_(cutting), written_(plan), cut_tokens_(cutting.deterministic ? kSplitTokens : kCutTokens) {
     pass_.row_begin = row_begin;
     largest_chunk_ = cutting.deterministic ? kSplitTokens : even_chunk(plan, cutting);
     pass_.row_end = last_row();
@@ -56,7 +76,7 @@ class Cutter {
   // Tokens of a chunk of the item: even shares of it.
   std::int64_t chunk_tokens(const AttentionItem& item) const {
     const std::int64_t count = (item.num_tokens + largest_chunk_ - 1) / largest_chunk_;
-    return round_up((item.num_tokens + count - 1) / count, kSplitTokens);
+    return round_up((item.num_tokens + count - 1) / count, cut_tokens_);
   }
 
   // Where the rows that max_parts allows end. Counts a causal row's chunks as if it saw the whole item.
@@ -102,6 +122,11 @@ class Cutter {
     if (seen_by_last <= first) return;  // nothing of it is seen
     chunk.first_limit = static_cast<std::int32_t>(seen - first);
     chunk.num_tokens = static_cast<std::int32_t>(std::min(tokens, seen_by_last - first));
+    while (chunk.num_old < chunk.num_tokens) {
+      const auto page = static_cast<std::size_t>(chunk.first_page + chunk.num_old / kPageTokens);
+      if (written_.contains(plan_.pages[page])) break;
+      chunk.num_old = std::min(chunk.num_old + kPageTokens, chunk.num_tokens);
+    }
     const std::int32_t pairs = chunk.num_rows * cutting_.group;
     chunk.warps_by_rows = cutting_.deterministic || pairs > 32 ? 4 : pairs > 16 ? 2 : 1;
     chunk.part = parts_;
@@ -130,6 +155,8 @@ class Cutter {
 
   const StepPlan& plan_;
   const AttentionCutting& cutting_;
+  const WrittenPages written_;
+  const std::int64_t cut_tokens_;
   std::int64_t largest_chunk_ = 0;
   std::int32_t parts_ = 0;
   AttentionPass pass_;

@@ -15,7 +15,8 @@ struct AttentionCutting {
   std::int32_t blocks = 1;     // of threads that share the work
   std::int64_t max_parts = 1;  // memory for so many (row, chunk) results; at least those of one row
   // Every run is cut at each kSplitTokens from its start and each row is computed alike, so that its bits depend on
-  // its own context alone. Otherwise chunks are as large as an even share of the work.
+  // its own context alone. Otherwise chunks are an even share of the
+  // work.
   bool deterministic = false;
 };
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <span>
 
 #include "multiverse/base/log.h"
 #include "multiverse/kernels/cuda/layers.h"
@@ -48,6 +49,14 @@ std::int64_t top_offset(const SamplePlan& samples) {
   return static_cast<std::int64_t>(samples.tasks.size() * sizeof(SampleOutcome));
 }
 
+std::int32_t most_outputs(const DeviceWeights& weights) {
+  std::int32_t most = weights.lm_head.outputs;
+  for (const DeviceLayer& layer : weights.layers) {
+    most = std::max({most, layer.qkv.outputs, layer.gate_up.outputs, layer.down.outputs});
+  }
+  return most;
+}
+
 Status check_model(const ModelConfig& config) {
   if (config.head_dim != 64 && config.head_dim != 128) {
     return Error{ErrorCode::kUnsupported,
@@ -70,6 +79,7 @@ CudaExecutor::CudaExecutor(ModelConfig config, std::unique_ptr<Device> device, D
       device_(std::move(device)),
       weights_(std::move(weights)),
       deterministic_(options.deterministic),
+      linear_layers_(*device_, most_outputs(weights_), deterministic_),
       inputs_(*device_),
       large_inputs_(*device_) {
   info_.model_type = model_type(config_.architecture);
@@ -86,6 +96,7 @@ CudaExecutor::CudaExecutor(ModelConfig config, std::unique_ptr<Device> device, D
   cutting_.deterministic = deterministic_;
   allocate_buffers();
   allocate_pool(options.kv_cache_bytes);
+  tune();
   capture_graphs();
 }
 
@@ -109,11 +120,12 @@ void CudaExecutor::allocate_buffers() {
   buffers_.work = device_->allocate(kMaxLogitRows * config_.vocab_size * kFloat);
   buffers_.slices = device_->allocate(std::int64_t{kMaxLogitRows} * kernels::cuda::kSampleSlices *
                                       std::int64_t{sizeof(kernels::cuda::SampleSlice)});
+  buffers_.filters = device_->allocate(kMaxLogitRows * std::int64_t{sizeof(kernels::cuda::SampleFilter)});
   inputs_.begin(kGraphInputs);
 
   const Rope rope(config_);
   const std::vector<float>& frequencies = rope.frequencies();
-  const auto bytes = static_cast<std::int64_t>(frequencies.size() * sizeof(float));
+  const auto bytes = static_cast<std::int64_t>(frequencies.size()) * kFloat;
   frequencies_ = device_->allocate(bytes);
   const Device::Memory pinned = device_->allocate_pinned(bytes);
   std::copy(frequencies.begin(), frequencies.end(), as<float>(pinned));
@@ -186,12 +198,14 @@ void CudaExecutor::run(const StepPlan& plan, StepResult& result) {
   const auto graph = graphs_.find(padded_rows(rows));
   if (graph != graphs_.end() && passes.size() == 1 && bytes <= inputs_.capacity()) {
     upload(plan, samples, passes, inputs_, kMaxGraphRows);
+    device_->begin_work();
     graph->second->replay();
     sample(samples, 0, num_logits);
   } else {
     const std::int32_t capacity = std::max(rows, num_logits);
     large_inputs_.begin(input_bytes(plan, samples, passes, capacity));
     const Inputs inputs = upload(plan, samples, passes, large_inputs_, capacity);
+    device_->begin_work();
     forward(inputs, rows);
     for (std::int32_t first = 0; first < num_logits; first += kMaxLogitRows) {
       const std::int32_t count = std::min(kMaxLogitRows, num_logits - first);
@@ -259,9 +273,30 @@ CudaExecutor::Inputs CudaExecutor::upload(const StepPlan& plan, const SamplePlan
   return inputs;
 }
 
-// Few rows, or rows whose sums may not depend on how many there are.
-bool CudaExecutor::own_kernel(std::int32_t rows) const {
-  return deterministic_ || rows <= kernels::cuda::kLinearRows;
+// As many decoder layers as no cache holds, so that what is timed is reading their weights.
+void CudaExecutor::tune() {
+  const auto begin = std::chrono::steady_clock::now();
+  const Inputs inputs = upload({}, {}, {}, inputs_, kMaxGraphRows);
+  const auto most = std::upper_bound(kGraphRows.begin(), kGraphRows.end(), padded_rows(info_.max_rows));
+  const std::span<const std::int32_t> sizes(kGraphRows.begin(), most);
+  const std::size_t layers = std::min<std::size_t>(weights_.layers.size(), 8);
+  const auto tune = [&](LayerKind kind, const auto& compute) {
+    linear_layers_.tune(kind, sizes, [&](std::int32_t rows) {
+      for (std::size_t i = 0; i < layers; ++i) compute(weights_.layers[i], rows);
+    });
+  };
+  tune(LayerKind::kHeads,
+       [&](const DeviceLayer& layer, std::int32_t rows) { project_heads(inputs, rows, layer, as<Bf16>(pool_)); });
+  tune(LayerKind::kOutput, [&](const DeviceLayer& layer, std::int32_t rows) {
+    add_to_hidden(LayerKind::kOutput, layer.output, layer.output_bias, buffers_.attention, rows);
+  });
+  tune(LayerKind::kGateUp, [&](const DeviceLayer& layer, std::int32_t rows) { expand(rows, layer); });
+  tune(LayerKind::kDown, [&](const DeviceLayer& layer, std::int32_t rows) {
+    add_to_hidden(LayerKind::kDown, layer.down, {}, buffers_.inner, rows);
+  });
+  linear_layers_.tune(LayerKind::kVocabulary, sizes, [&](std::int32_t rows) { project_vocabulary(rows); });
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
+  log(LogLevel::kInfo, concat("linear layers ", linear_layers_.summary(), "; tuned in ", seconds.count(), " s"));
 }
 
 void CudaExecutor::forward(const Inputs& inputs, std::int32_t rows) {
@@ -295,60 +330,81 @@ void CudaExecutor::normalize(const DeviceVector& weight, std::int32_t rows, cons
   if (gather == nullptr) delta_pending_ = false;
 }
 
-void CudaExecutor::linear(const DeviceMatrix& weights, const Device::Memory& x, const Device::Memory& y,
-                          std::int32_t rows, LinearOutput output) {
-  kernels::cuda::linear({.x = as<Bf16>(x),
-                         .weights = weights.data(),
-                         .y = y.get(),
-                         .rows = rows,
-                         .outputs = weights.outputs,
-                         .inputs = weights.inputs,
-                         .output = output},
-                        device_->stream());
+bool CudaExecutor::own_kernel(LayerKind kind, std::int32_t rows) const {
+  return linear_layers_.method(kind, rows) != LayerMethod::kLibrary;
 }
 
-void CudaExecutor::multiply(const DeviceMatrix& weights, const Device::Memory& x, const Device::Memory& y,
-                            std::int32_t rows) {
-  if (own_kernel(rows)) {
-    linear(weights, x, y, rows, LinearOutput::kBf16);
+void CudaExecutor::linear(LayerKind kind, const DeviceMatrix& weights, const Device::Memory& x, const Device::Memory& y,
+                          std::int32_t rows, LinearOutput output) {
+  linear_layers_.compute(kind, {.x = as<Bf16>(x),
+                                .weights = weights.data(),
+                                .y = y.get(),
+                                .rows = rows,
+                                .outputs = weights.outputs,
+                                .inputs = weights.inputs,
+                                .output = output,
+                                .scratch = {},
+                                .heads = {}});
+}
+
+void CudaExecutor::multiply(LayerKind kind, const DeviceMatrix& weights, const Device::Memory& x,
+                            const Device::Memory& y, std::int32_t rows) {
+  if (own_kernel(kind, rows)) {
+    linear(kind, weights, x, y, rows, LinearOutput::kBf16);
   } else {
     device_->multiply(as<Bf16>(x), weights.data(), as<Bf16>(y), rows, weights.outputs, weights.inputs);
   }
 }
 
-void CudaExecutor::add_to_hidden(const DeviceMatrix& weights, const DeviceVector& bias, const Device::Memory& x,
-                                 std::int32_t rows) {
-  if (own_kernel(rows) && bias.memory == nullptr) {
-    linear(weights, x, buffers_.hidden, rows, LinearOutput::kAdd);
+void CudaExecutor::add_to_hidden(LayerKind kind, const DeviceMatrix& weights, const DeviceVector& bias,
+                                 const Device::Memory& x, std::int32_t rows) {
+  if (own_kernel(kind, rows) && bias.memory == nullptr) {
+    linear(kind, weights, x, buffers_.hidden, rows, LinearOutput::kAdd);
     return;
   }
-  multiply(weights, x, buffers_.delta, rows);
+  multiply(kind, weights, x, buffers_.delta, rows);
   if (bias.memory != nullptr) {
     kernels::cuda::add_bias(as<Bf16>(buffers_.delta), bias.data(), rows, weights.outputs, device_->stream());
   }
   delta_pending_ = true;
 }
 
+// Queries, and keys and values of all rows, before any row attends.
+void CudaExecutor::project_heads(const Inputs& inputs, std::int32_t rows, const DeviceLayer& layer, Bf16* kv) {
+  const kernels::cuda::QkvArgs heads = {.qkv = as<Bf16>(buffers_.qkv),
+                                        .bias = layer.qkv_bias.data(),
+                                        .q_norm = layer.q_norm.data(),
+                                        .k_norm = layer.k_norm.data(),
+                                        .angles = as<float>(buffers_.angles),
+                                        .slots = inputs.slots,
+                                        .queries = as<Bf16>(buffers_.queries),
+                                        .kv = kv,
+                                        .rows = rows,
+                                        .num_heads = shape_.num_heads,
+                                        .num_kv_heads = shape_.num_kv_heads,
+                                        .head_dim = shape_.head_dim,
+                                        .eps = static_cast<float>(config_.rms_norm_eps)};
+  if (own_kernel(LayerKind::kHeads, rows) && heads.q_norm == nullptr) {
+    linear_layers_.compute(LayerKind::kHeads, {.x = as<Bf16>(buffers_.normed),
+                                               .weights = layer.qkv.data(),
+                                               .y = nullptr,
+                                               .rows = rows,
+                                               .outputs = layer.qkv.outputs,
+                                               .inputs = layer.qkv.inputs,
+                                               .output = LinearOutput::kHeads,
+                                               .scratch = {},
+                                               .heads = heads});
+  } else {
+    multiply(LayerKind::kHeads, layer.qkv, buffers_.normed, buffers_.qkv, rows);
+    kernels::cuda::split_qkv(heads, device_->stream());
+  }
+}
+
 void CudaExecutor::attend(const Inputs& inputs, std::int32_t rows, std::int64_t layer) {
   const DeviceLayer& weights = weights_.layers[static_cast<std::size_t>(layer)];
   auto* kv = as<Bf16>(pool_) + layer * info_.num_pages * page_elements(shape_);
   normalize(weights.attention_norm, rows, nullptr);
-  multiply(weights.qkv, buffers_.normed, buffers_.qkv, rows);
-  // Keys and values of all rows, before any row attends.
-  kernels::cuda::split_qkv({.qkv = as<Bf16>(buffers_.qkv),
-                            .bias = weights.qkv_bias.data(),
-                            .q_norm = weights.q_norm.data(),
-                            .k_norm = weights.k_norm.data(),
-                            .angles = as<float>(buffers_.angles),
-                            .slots = inputs.slots,
-                            .queries = as<Bf16>(buffers_.queries),
-                            .kv = kv,
-                            .rows = rows,
-                            .num_heads = shape_.num_heads,
-                            .num_kv_heads = shape_.num_kv_heads,
-                            .head_dim = shape_.head_dim,
-                            .eps = static_cast<float>(config_.rms_norm_eps)},
-                           device_->stream());
+  project_heads(inputs, rows, weights, kv);
   for (const AttentionPlan* pass : inputs.passes) {
     kernels::cuda::segment_attention({.queries = as<Bf16>(buffers_.queries),
                                       .out = as<Bf16>(buffers_.attention),
@@ -360,25 +416,34 @@ void CudaExecutor::attend(const Inputs& inputs, std::int32_t rows, std::int64_t 
                                       .shape = shape_},
                                      cutting_.blocks, device_->stream());
   }
-  add_to_hidden(weights.output, weights.output_bias, buffers_.attention, rows);
+  add_to_hidden(LayerKind::kOutput, weights.output, weights.output_bias, buffers_.attention, rows);
 }
 
 void CudaExecutor::feed_forward(std::int32_t rows, const DeviceLayer& layer) {
   normalize(layer.mlp_norm, rows, nullptr);
-  if (own_kernel(rows)) {
-    linear(layer.gate_up, buffers_.normed, buffers_.inner, rows, LinearOutput::kSiluMul);
+  expand(rows, layer);
+  add_to_hidden(LayerKind::kDown, layer.down, {}, buffers_.inner, rows);
+}
+
+void CudaExecutor::expand(std::int32_t rows, const DeviceLayer& layer) {
+  if (own_kernel(LayerKind::kGateUp, rows)) {
+    linear(LayerKind::kGateUp, layer.gate_up, buffers_.normed, buffers_.inner, rows, LinearOutput::kSiluMul);
   } else {
-    multiply(layer.gate_up, buffers_.normed, buffers_.gate_up, rows);
+    multiply(LayerKind::kGateUp, layer.gate_up, buffers_.normed, buffers_.gate_up, rows);
     kernels::cuda::silu_mul(as<Bf16>(buffers_.gate_up), as<Bf16>(buffers_.inner), rows, layer.down.inputs,
                             device_->stream());
   }
-  add_to_hidden(layer.down, {}, buffers_.inner, rows);
 }
 
 void CudaExecutor::head(const Inputs& inputs, std::int32_t first_logit, std::int32_t num_logits) {
   normalize(weights_.final_norm, num_logits, inputs.logit_rows + first_logit);
-  if (own_kernel(num_logits)) {
-    linear(weights_.lm_head, buffers_.normed, buffers_.logits, num_logits, LinearOutput::kFloat);
+  project_vocabulary(num_logits);
+}
+
+void CudaExecutor::project_vocabulary(std::int32_t num_logits) {
+  if (own_kernel(LayerKind::kVocabulary, num_logits)) {
+    linear(LayerKind::kVocabulary, weights_.lm_head, buffers_.normed, buffers_.logits, num_logits,
+           LinearOutput::kFloat);
   } else {
     device_->multiply_to_float(as<Bf16>(buffers_.normed), weights_.lm_head.data(), as<float>(buffers_.logits),
                                num_logits, weights_.lm_head.outputs, weights_.lm_head.inputs);
@@ -406,6 +471,7 @@ void CudaExecutor::sample(const SamplePlan& samples, std::int32_t first_logit, s
   args.logits = as<float>(buffers_.logits) - std::int64_t{first_logit} * config_.vocab_size;
   args.work = as<float>(buffers_.work);
   args.slices = as<kernels::cuda::SampleSlice>(buffers_.slices);
+  args.filters = as<kernels::cuda::SampleFilter>(buffers_.filters);
   args.vocab_size = info_.vocab_size;
   args.top = reinterpret_cast<TokenLogprobOutcome*>(as<char>(outcomes_) + top_offset(samples));
   for (auto task = begin; task < end; task += args.num_tasks) {
@@ -413,13 +479,14 @@ void CudaExecutor::sample(const SamplePlan& samples, std::int32_t first_logit, s
     args.tasks = sampling_.tasks + index;
     args.outcomes = sampling_.outcomes + index;
     args.num_tasks = static_cast<std::int32_t>(std::min<std::ptrdiff_t>(kMaxLogitRows, end - task));
+    args.needs = kernels::cuda::sample_needs(&*task, args.num_tasks);
     kernels::cuda::sample(args, device_->stream());
   }
 }
 
 void CudaExecutor::take_results(const StepPlan& plan, const SamplePlan& samples, StepResult& result) {
   if (outcome_bytes_ > 0) device_->download(outcomes_host_.get(), outcomes_.get(), outcome_bytes_);
-  device_->synchronize();
+  result.device_seconds = device_->end_work();
   const auto* outcomes = as<SampleOutcome>(outcomes_host_);
   const auto* top = reinterpret_cast<const TokenLogprobOutcome*>(as<char>(outcomes_host_) + top_offset(samples));
   for (std::size_t i = 0; i < samples.tasks.size(); ++i) {

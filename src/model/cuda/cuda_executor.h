@@ -17,6 +17,7 @@
 #include "model/cuda/attention_plan.h"
 #include "model/cuda/cuda_weights.h"
 #include "model/cuda/device.h"
+#include "model/cuda/linear_layers.h"
 #include "model/cuda/sample_plan.h"
 #include "model/cuda/step_upload.h"
 
@@ -42,11 +43,12 @@ class CudaExecutor final : public Executor {
   };
   struct Buffers {
     Device::Memory hidden, angles, normed, qkv, queries, attention, gate_up, inner, delta;
-    Device::Memory part_values, part_sums, logits, work, slices;
+    Device::Memory part_values, part_sums, logits, work, slices, filters;
   };
 
   void allocate_buffers();
   void allocate_pool(std::int64_t bytes);
+  void tune();
   void capture_graphs();
   void run(const StepPlan& plan, StepResult& result);
 
@@ -58,16 +60,21 @@ class CudaExecutor final : public Executor {
 
   void forward(const Inputs& inputs, std::int32_t rows);
   void attend(const Inputs& inputs, std::int32_t rows, std::int64_t layer);
+  void project_heads(const Inputs& inputs, std::int32_t rows, const DeviceLayer& layer, kernels::cuda::Bf16* kv);
   void feed_forward(std::int32_t rows, const DeviceLayer& layer);
   // Logits of the rows that inputs.logit_rows names in [first_logit, first_logit + num_logits).
   void head(const Inputs& inputs, std::int32_t first_logit, std::int32_t num_logits);
   void normalize(const DeviceVector& weight, std::int32_t rows, const std::int32_t* gather);
-  bool own_kernel(std::int32_t rows) const;
-  void linear(const DeviceMatrix& weights, const Device::Memory& x, const Device::Memory& y, std::int32_t rows,
-              kernels::cuda::LinearOutput output);
-  void multiply(const DeviceMatrix& weights, const Device::Memory& x, const Device::Memory& y, std::int32_t rows);
+  void expand(std::int32_t rows, const DeviceLayer& layer);
+  void project_vocabulary(std::int32_t num_logits);
+  bool own_kernel(LayerKind kind, std::int32_t rows) const;
+  void linear(LayerKind kind, const DeviceMatrix& weights, const Device::Memory& x, const Device::Memory& y,
+              std::int32_t rows, kernels::cuda::LinearOutput output);
+  void multiply(LayerKind kind, const DeviceMatrix& weights, const Device::Memory& x, const Device::Memory& y,
+                std::int32_t rows);
   // hidden += x · weightsᵀ + bias: at once, or left in `delta` for the next norm to add.
-  void add_to_hidden(const DeviceMatrix& weights, const DeviceVector& bias, const Device::Memory& x, std::int32_t rows);
+  void add_to_hidden(LayerKind kind, const DeviceMatrix& weights, const DeviceVector& bias, const Device::Memory& x,
+                     std::int32_t rows);
 
   void reserve_outcomes(const SamplePlan& samples);
   void sample(const SamplePlan& samples, std::int32_t first_logit, std::int32_t num_logits);
@@ -77,6 +84,7 @@ class CudaExecutor final : public Executor {
   const std::unique_ptr<Device> device_;
   const DeviceWeights weights_;
   const bool deterministic_;
+  LinearLayers linear_layers_;
   ExecutorInfo info_;
   kernels::cuda::AttentionShape shape_;
   AttentionCutting cutting_;

@@ -14,22 +14,34 @@ namespace {
 using kernels::cuda::Bf16;
 
 constexpr std::int64_t kStagingBytes = std::int64_t{64} << 20;
-constexpr std::int32_t kGateBlock = 8;  // gates, then as many ups: kernels::cuda::LinearOutput::kSiluMul
+constexpr std::int64_t kBlock = 8;  // rows of a fused matrix that stand together, before as many of their partners
 
-// Rows [0, rows) of the tensor `name` among a fused matrix's rows: one after another from `first` on, or (gates and
-// ups) in every second block.
+// The order in which a tensor's rows stand in a fused matrix.
+enum class RowOrder {
+  kPlain,  // one after another
+  kGates,  // blocks of 8, each before a block of ups: kernels::cuda::LinearOutput::kSiluMul
+  kUps,
+  kPairs,  // within each head, 8 rows of its first half, then the 8 of its second half: kernels::cuda::QkvArgs
+};
+
+// Rows [0, rows) of the tensor `name` among a fused matrix's rows.
 struct Part {
   std::string name;
   std::int64_t rows = 0, first = 0;
-  bool in_blocks = false;
+  RowOrder order = RowOrder::kPlain;
+  std::int64_t head_dim = 0;  // of kPairs
 
-  std::int64_t end() const { return in_blocks ? 2 * rows : first + rows; }
+  bool alternates() const { return order == RowOrder::kGates || order == RowOrder::kUps; }
+  std::int64_t end() const { return alternates() ? 2 * rows : first + rows; }
   // The part's row that becomes the matrix's row, or -1.
   std::int64_t row_of(std::int64_t row) const {
-    if (!in_blocks) return row >= first && row < first + rows ? row - first : -1;
-    return row / kGateBlock % 2 * kGateBlock == first
-               ? row / (std::int64_t{2} * kGateBlock) * kGateBlock + row % kGateBlock
-               : -1;
+    const std::int64_t pair = row / (2 * kBlock) * kBlock + row % kBlock;
+    const bool is_partner = row / kBlock % 2 == 1;
+    if (alternates()) return is_partner == (order == RowOrder::kUps) ? pair : -1;
+    if (row < first || row >= first + rows) return -1;
+    if (order == RowOrder::kPlain) return row - first;
+    const std::int64_t head = (row - first) / head_dim * head_dim, half = head_dim / 2;
+    return head + (is_partner ? half : 0) + pair % half;
   }
 };
 
@@ -67,9 +79,11 @@ class DeviceLoader {
     const std::string attention = prefix + "self_attn.", mlp = prefix + "mlp.";
     DeviceLayer out;
     out.attention_norm = vector({{prefix + "input_layernorm.weight", hidden}});
-    out.qkv = matrix({{attention + "q_proj.weight", q},
-                      {attention + "k_proj.weight", kv, q},
-                      {attention + "v_proj.weight", kv, q + kv}},
+    const auto projection = [&](const char* name, std::int64_t rows, std::int64_t first) {
+      return Part{attention + name, rows, first, RowOrder::kPairs, config_.head_dim};
+    };
+    out.qkv = matrix({projection("q_proj.weight", q, 0), projection("k_proj.weight", kv, q),
+                      projection("v_proj.weight", kv, q + kv)},
                      hidden);
     if (config_.qkv_bias) {
       out.qkv_bias = vector({{attention + "q_proj.bias", q},
@@ -83,15 +97,16 @@ class DeviceLoader {
     out.output = matrix({{attention + "o_proj.weight", hidden}}, q);
     if (config_.output_bias) out.output_bias = vector({{attention + "o_proj.bias", hidden}});
     out.mlp_norm = vector({{prefix + "post_attention_layernorm.weight", hidden}});
-    out.gate_up =
-        matrix({{mlp + "gate_proj.weight", inner, 0, true}, {mlp + "up_proj.weight", inner, kGateBlock, true}}, hidden);
+    out.gate_up = matrix(
+        {{mlp + "gate_proj.weight", inner, 0, RowOrder::kGates}, {mlp + "up_proj.weight", inner, 0, RowOrder::kUps}},
+        hidden);
     out.down = matrix({{mlp + "down_proj.weight", hidden}}, inner);
     return out;
   }
 
   void check_size(const char* what, std::int64_t size) {
-    if (size % kGateBlock == 0 || error_) return;
-    error_ = invalid_argument(concat(what, " is ", size, "; on a GPU it must be a multiple of ", kGateBlock), "model");
+    if (size % kBlock == 0 || error_) return;
+    error_ = invalid_argument(concat(what, " is ", size, "; on a GPU it must be a multiple of ", kBlock), "model");
   }
 
   void require(const std::string& name, const std::vector<std::int64_t>& shape) {

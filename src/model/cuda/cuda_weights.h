@@ -1,4 +1,4 @@
-// A model's weights on the GPU: bfloat16, as stored in the files, but QKV and gate/up fused.
+// A model's weights on the GPU: bfloat16, as stored in the files, but QKV and gate/up fused and their rows reordered.
 #pragma once
 
 #include <cstdint>
@@ -28,7 +28,7 @@ struct DeviceVector {
 
 struct DeviceLayer {
   DeviceVector attention_norm;
-  DeviceMatrix qkv;  // outputs: query heads, key heads, value heads
+  DeviceMatrix qkv;  // outputs: query heads, key heads, value heads, each in the order of kernels::cuda::QkvArgs
   DeviceVector qkv_bias, q_norm, k_norm;
   DeviceMatrix output;
   DeviceVector output_bias, mlp_norm;

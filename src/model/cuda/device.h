@@ -43,6 +43,10 @@ class Device {
   virtual void upload(void* to, const void* from, std::int64_t bytes) = 0;
   virtual void download(void* to, const void* from, std::int64_t bytes) = 0;
   virtual void synchronize() = 0;
+  // Seconds from the end of what was enqueued before begin_work() to the end of what is enqueued before end_work(),
+  // which waits as synchronize() does.
+  virtual void begin_work() = 0;
+  virtual double end_work() = 0;
 
   // y (rows, outputs) = x (rows, inputs) · weights (outputs, inputs)ᵀ in bfloat16.
   virtual void multiply(const kernels::cuda::Bf16* x, const kernels::cuda::Bf16* weights, kernels::cuda::Bf16* y,

@@ -1,6 +1,7 @@
 // The real device, by libtorch: memory from its caching allocator, its streams and graphs, cuBLAS behind at::mm.
 #include <ATen/ATen.h>
 #include <ATen/cuda/CUDAContext.h>
+#include <ATen/cuda/CUDAEvent.h>
 #include <ATen/cuda/CUDAGraph.h>
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAGuard.h>
@@ -78,6 +79,12 @@ class TorchDevice final : public Device {
     check(cudaMemcpyAsync(to, from, static_cast<std::size_t>(bytes), cudaMemcpyDeviceToHost, stream_), "download");
   }
   void synchronize() override { check(cudaStreamSynchronize(stream_), "the device"); }
+  void begin_work() override { begin_.record(stream_); }
+  double end_work() override {
+    end_.record(stream_);
+    synchronize();
+    return static_cast<double>(begin_.elapsed_time(end_)) * 1e-3;
+  }
 
   void multiply(const Bf16* x, const Bf16* weights, Bf16* y, std::int64_t rows, std::int64_t outputs,
                 std::int64_t inputs) override {
@@ -116,6 +123,7 @@ class TorchDevice final : public Device {
   c10::DeviceIndex index_;
   c10::cuda::CUDAStream stream_;
   cudaDeviceProp properties_;
+  at::cuda::CUDAEvent begin_{cudaEventDefault}, end_{cudaEventDefault};
 };
 
 }  // namespace

@@ -43,6 +43,8 @@ class EmulatedDevice final : public Device {
   }
   void download(void* to, const void* from, std::int64_t bytes) override { upload(to, from, bytes); }
   void synchronize() override {}
+  void begin_work() override {}
+  double end_work() override { return 0.0; }
 
   void multiply(const Bf16* x, const Bf16* weights, Bf16* y, std::int64_t rows, std::int64_t outputs,
                 std::int64_t inputs) override {

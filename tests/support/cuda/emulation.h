@@ -38,6 +38,9 @@ struct alignas(8) float2 {
 inline float2 make_float2(float x, float y) {
   return {x, y};
 }
+inline float4 make_float4(float x, float y, float z, float w) {
+  return {x, y, z, w};
+}
 inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) {
   return {x, y, z, w};
 }
@@ -93,6 +96,13 @@ inline uint4 load_streaming(const void* pointer) {
   std::memcpy(&out, pointer, sizeof out);
   return out;
 }
+inline int arrive(int* place) {
+  return (*place)++;
+}
+template <class T>
+T load_coherent(const T* pointer) {
+  return *pointer;
+}
 inline void copy_async(void* shared, const void* global, bool valid) {
   emulation::copy_async(shared, global, valid);
 }
@@ -130,6 +140,10 @@ template <class T>
 T exchange(T value, int mask) {
   const unsigned lane = emulation::thread_index.x % 32;
   return emulation::slot<T>(emulation::exchange_bytes(&value, sizeof value), lane ^ static_cast<unsigned>(mask));
+}
+template <class T>
+T broadcast(T value, int lane) {
+  return emulation::slot<T>(emulation::exchange_bytes(&value, sizeof value), static_cast<unsigned>(lane));
 }
 void multiply_add(float (&sum)[4], unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0, unsigned b1);
 void load_matrices(unsigned (&out)[4], const void* row);

@@ -13,6 +13,7 @@ inline constexpr int kMaxTileRows = 64;
 struct AttentionChunk {
   std::int32_t first_page = 0;  // index into AttentionPlan::pages
   std::int32_t num_tokens = 0;  // of those pages, from the first slot on
+  std::int32_t num_old = 0;     // of those, from the first on: written before this step, so that they may be read early
   std::int32_t row_begin = 0;
   std::int32_t num_rows = 0;       // times the group ≤ kMaxTileRows
   std::int32_t first_limit = 0;    // tokens that row_begin sees: min(num_tokens, max(0, first_limit))
@@ -28,8 +29,8 @@ struct AttentionPlan {
   const std::int32_t* row_first = nullptr;  // (rows + 1): row r's parts are row_parts[row_first[r] … row_first[r + 1])
   const std::int32_t* row_parts = nullptr;  // in context order
   std::int32_t num_chunks = 0;
-  // Rows [row_begin, row_end) get their results, later ones become 0, earlier ones stay: a step whose parts don't fit
-  // the memory for them goes through its rows in several passes.
+  // Rows [row_begin, row_end) get their results, others stay: a step whose parts don't fit the memory for them goes
+  // through its rows in several passes.
   std::int32_t row_begin = 0;
   std::int32_t row_end = 0;
 };
@@ -52,11 +53,13 @@ struct AttentionArgs {
   const AttentionPlan* plan = nullptr;
   float* part_values = nullptr;  // (parts, num_heads, head_dim): Σ 2^(score - largest) · value
   float* part_sums = nullptr;    // (parts, num_heads, 2): largest score (in base 2), Σ 2^(score - largest)
-  std::int32_t max_rows = 0;     // of `out`, ≥ the plan's row_end
+  std::int32_t max_rows = 0;     // ≥ the plan's row_end
   AttentionShape shape;
 };
 
-// softmax(q·k / sqrt(head_dim))·v. `blocks`: of the first kernel, which share the chunks; multiprocessors times 2.
+// softmax(q·k / sqrt(head_dim))·v. `blocks`: of the first kernel, which share the chunks; multiprocessors times 2. The
+// plan and the old tokens' keys and values are read before what runs ahead in the stream has ended: only earlier steps
+// may write them.
 void segment_attention(const AttentionArgs& args, int blocks, Stream stream);
 
 }  // namespace multiverse::kernels::cuda

@@ -34,9 +34,10 @@ void norm(const NormArgs& args, Stream stream);
 
 // From the fused projection to queries and the cache: adds the bias, normalises queries and keys (where the model
 // does), rotates them, and writes keys and values to their slots. Elements i and i + head_dim/2 form a pair, turned by
-// the angle at [i]. (Su et al. 2021, in Hugging Face's order of elements)
+// the angle at [i] (Su et al. 2021, in Hugging Face's order of elements). In the projection the pairs stand together:
+// elements 0 … 7 of a head, then their partners, elements 8 … 15, and so on.
 struct QkvArgs {
-  const Bf16* qkv = nullptr;            // (rows, num_heads + 2 num_kv_heads, head_dim)
+  const Bf16* qkv = nullptr;            // (rows, num_heads + 2 num_kv_heads, head_dim), pairs together
   const float* bias = nullptr;          // (num_heads + 2 num_kv_heads, head_dim), or none
   const float* q_norm = nullptr;        // (head_dim), or none
   const float* k_norm = nullptr;        // (head_dim), or none
@@ -48,6 +49,15 @@ struct QkvArgs {
   float eps = 0.0F;
 };
 void split_qkv(const QkvArgs& args, Stream stream);
+
+// Where in the cache of a layer a head's key (kv_head < num_kv_heads) or value (those after them) for `slot` begins.
+constexpr std::int64_t cache_place(std::int32_t slot, std::int32_t kv_head, std::int32_t num_kv_heads,
+                                   std::int32_t head_dim) {
+  const bool is_value = kv_head >= num_kv_heads;
+  const std::int64_t block =
+      std::int64_t{slot / kPageTokens} * num_kv_heads + (is_value ? kv_head - num_kv_heads : kv_head);
+  return ((2 * block + (is_value ? 1 : 0)) * kPageTokens + slot % kPageTokens) * head_dim;
+}
 
 // out (rows, inner) = silu(gate)·up; gate_up (rows, 2 inner) in blocks of 8 gates and 8 ups. inner: a multiple of 8.
 void silu_mul(const Bf16* gate_up, Bf16* out, std::int32_t rows, std::int32_t inner, Stream stream);

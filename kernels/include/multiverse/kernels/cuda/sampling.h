@@ -45,12 +45,29 @@ inline constexpr int kSampleSlices = 32;
 struct SampleSlice {
   unsigned long long greatest = 0, greatest_adjusted = 0;  // of the raw logits; after bias, penalties, masks
   double sum = 0.0;                                        // Σ exp(logit - greatest) of the raw ones
+  double best = 0.0;  // of the draw among its tokens that filters surely keep; see exec/step.h
+  std::int32_t drawn = 0;
 };
 
+// A draw's tokens by their distance from the greatest logit, and those of which filters must still decide.
+inline constexpr int kSampleBins = 256, kSampleCandidates = 1024;
+struct SampleFilter {
+  unsigned long long bins[kSampleBins];
+  unsigned long long candidates[kSampleCandidates];
+  std::int32_t num_candidates;  // may exceed the list
+};
+
+// Which kernels a list of tasks (on the host) needs.
+struct SampleNeeds {
+  bool draws = false, filters = false;
+};
+SampleNeeds sample_needs(const SampleTask* tasks, std::int32_t count);
+
 struct SamplingArgs {
-  const float* logits = nullptr;  // (logits rows, vocab_size)
-  float* work = nullptr;          // (tasks, vocab_size): overwritten
-  SampleSlice* slices = nullptr;  // (tasks, kSampleSlices): overwritten
+  const float* logits = nullptr;    // (logits rows, vocab_size)
+  float* work = nullptr;            // (tasks, vocab_size): overwritten
+  SampleSlice* slices = nullptr;    // (tasks, kSampleSlices): overwritten
+  SampleFilter* filters = nullptr;  // (tasks): overwritten
   const SampleTask* tasks = nullptr;
   const TokenBias* biases = nullptr;
   const TokenCount* history = nullptr;
@@ -60,6 +77,7 @@ struct SamplingArgs {
   TokenLogprobOutcome* top = nullptr;  // each task's min(top_logprobs, vocab_size) likeliest, in no order
   std::int32_t num_tasks = 0;
   std::int32_t vocab_size = 0;
+  SampleNeeds needs;
 };
 
 void sample(const SamplingArgs& args, Stream stream);
