@@ -1,9 +1,9 @@
-// Linear layers by even shares. The work is cut into units of kTileOutputs × kUnitInputs weights, and the units, tile by
-// tile, into even shares for a fixed number of blocks. A block streams its share through a ring in shared memory; where a
-// tile's units belong to several blocks, each leaves its sums in memory and the last to arrive adds them up in the
-// blocks' order. Weights never change, so a block fills its ring before it waits for what ran before: that hides the gap
-// between two kernels. The ring takes more than half of a multiprocessor's shared memory: two blocks on one would each be
-// slower than those alone, and all wait for the slowest.
+// Linear layers by even shares. The work is cut into units of kTileOutputs × kUnitInputs weights, and the units, tile
+// by tile, into even shares for a fixed number of blocks. A block streams its share through a ring in shared memory;
+// where a tile's units belong to several blocks, each leaves its sums in memory and the last to arrive adds them up in
+// the blocks' order. Weights never change, so a block fills its ring before it waits for what ran before: that hides
+// the gap between two kernels. The ring takes more than half of a multiprocessor's shared memory: two blocks on one
+// would each be slower than those alone, and all wait for the slowest.
 #include <algorithm>
 
 #include "linear_output.h"

@@ -1,6 +1,6 @@
-// Linear layers by tiles. A dot product does not care for the order of k, so lane t of a quad takes k = 8t … 8t + 7 of every
-// 32, 16 bytes, of a row of W and of a row of x: the operands of two matrix instructions, without shared memory or
-// transposition. A block owns 16 rows of W; its warps share k and add up through shared memory.
+// Linear layers by tiles. A dot product does not care for the order of k, so lane t of a quad takes k = 8t … 8t + 7 of
+// every 32, 16 bytes, of a row of W and of a row of x: the operands of two matrix instructions, without shared memory
+// or transposition. A block owns 16 rows of W; its warps share k and add up through shared memory.
 #include "linear_output.h"
 
 namespace multiverse::kernels::cuda {

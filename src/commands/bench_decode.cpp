@@ -32,6 +32,7 @@ rate that it reaches. Without --rows, a table of cases.
   --rows N         branches that decode at once
   --context N      tokens that each sees
   --shared         all rows are paths of one fork over the same context (default: a request each)
+  --deterministic  as serve's
   --steps N        steps to measure (default 100)
   --threads N      default: all cores
   --dtype auto|bfloat16|float32
@@ -49,9 +50,11 @@ struct Case {
   bool shared = false;
 };
 
-// Medians, in milliseconds a step. host: what a GPU does not work during, so that nothing hides it; 0 on a CPU.
+// step, host: medians, in milliseconds a step. host: what a GPU does not work during, so that nothing hides it; 0 on a
+// CPU. prefill: milliseconds to the first draw. fork: of the step that opens the paths, with so many rows.
 struct Times {
-  double step = 0.0, host = 0.0;
+  double step = 0.0, host = 0.0, prefill = 0.0, fork = 0.0;
+  std::int32_t fork_rows = 0;
 };
 
 double median(std::vector<double> values) {
@@ -59,20 +62,27 @@ double median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
-// Passes all on, and keeps how long the device worked on the last step.
-class TimedExecutor final : public Executor {
+double milliseconds_between(Nanoseconds begin, Nanoseconds end) {
+  return std::chrono::duration<double, std::milli>(end - begin).count();
+}
+
+// Passes all on, and keeps what the last step was.
+class WatchedExecutor final : public Executor {
  public:
-  explicit TimedExecutor(Executor& executor) : executor_(executor) {}
+  explicit WatchedExecutor(Executor& executor) : executor_(executor) {}
   const ExecutorInfo& info() const override { return executor_.info(); }
   void execute(const StepPlan& plan, StepResult& result) override {
     executor_.execute(plan, result);
     device_seconds_ = result.device_seconds;
+    rows_ = static_cast<std::int32_t>(plan.rows.size());
   }
   double device_seconds() const { return device_seconds_; }
+  std::int32_t rows() const { return rows_; }
 
  private:
   Executor& executor_;
   double device_seconds_ = 0.0;
+  std::int32_t rows_ = 0;
 };
 
 // What GPUs are measured with: sizes of models, and for each the work that docs/performance.md compares.
@@ -116,6 +126,10 @@ Result<Options> parse(std::span<const std::string_view> args) {
     }
     if (name == "--all") {
       options.all = true;
+      continue;
+    }
+    if (name == "--deterministic") {
+      options.executor.deterministic = true;
       continue;
     }
     if (i + 1 == args.size()) return invalid_argument(concat(name, " is unknown or needs a value; see --help"));
@@ -194,14 +208,19 @@ double measure_flop_rate() {
   return static_cast<double>(num_threads()) * kRounds * kernels::kMultiplyAddFlops / seconds;
 }
 
-// Multiplications and additions of one row's step with so many tokens before it.
-double row_flops(const ModelConfig& model, double context) {
+// Multiplications and additions of one row's decoder layers with so many tokens before it.
+double layer_flops(const ModelConfig& model, double context) {
   const double heads = static_cast<double>(model.num_heads * model.head_dim);
   const double kv_heads = static_cast<double>(model.num_kv_heads * model.head_dim);
   const double hidden = static_cast<double>(model.hidden_size);
   const double layer = hidden * (heads + 2 * kv_heads) + heads * hidden +
                        3 * hidden * static_cast<double>(model.intermediate_size) + 2 * heads * context;
-  return 2 * (static_cast<double>(model.num_layers) * layer + hidden * static_cast<double>(model.vocab_size));
+  return 2 * static_cast<double>(model.num_layers) * layer;
+}
+
+// Those of its logits too.
+double row_flops(const ModelConfig& model, double context) {
+  return layer_flops(model, context) + 2 * static_cast<double>(model.hidden_size * model.vocab_size);
 }
 
 // Ordinary tokens; those of different requests differ from the first on, so that nothing is shared by chance.
@@ -262,22 +281,33 @@ class DecodeBench {
     const auto decoding = [&draws] {
       return std::count_if(draws.begin(), draws.end(), [](const auto& branch) { return branch.second >= 2; });
     };
+    Times times;
+    const Nanoseconds begin = clock.now();
     while (decoding() < wanted.rows) {
+      const Nanoseconds step_begin = clock.now();
       scheduler.step();
+      const bool first_draw = draws.empty();
       scheduler.take_events(count_draws);
+      if (first_draw && !draws.empty()) {
+        times.prefill = milliseconds_between(begin, step_begin);
+        times.fork = milliseconds_between(step_begin, clock.now());
+        times.fork_rows = executor_.rows();
+      }
       if (scheduler.idle())
         return invalid_argument("the requests ended before they decoded; is the KV pool too small?");
     }
     std::vector<double> milliseconds, host;
     for (std::int32_t step = 0; step < steps; ++step) {
-      const Nanoseconds begin = clock.now();
+      const Nanoseconds step_begin = clock.now();
       scheduler.step();
-      milliseconds.push_back(std::chrono::duration<double, std::milli>(clock.now() - begin).count());
+      milliseconds.push_back(milliseconds_between(step_begin, clock.now()));
       const double device = executor_.device_seconds() * 1e3;
       host.push_back(device > 0.0 ? milliseconds.back() - device : 0.0);
       scheduler.take_events([](RequestId, const std::vector<Event>&) {});
     }
-    return Times{median(milliseconds), median(host)};
+    times.step = median(milliseconds);
+    times.host = median(host);
+    return times;
   }
 
   void print(const Case& measured, const Times& times) const {
@@ -298,6 +328,11 @@ class DecodeBench {
         measured.rows, measured.context, measured.shared ? "shared" : "apart", times.step,
         measured.rows / times.step * 1e3, floor, bytes / 1e6, read, multiply, times.step / floor);
     if (gpu) std::printf("   host %.3f ms", times.host);
+    if (measured.shared) {
+      const double flops = measured.context * layer_flops(model_, measured.context / 2.0);
+      std::printf("   prefill %.1f ms (%.1f TFLOP/s)   fork: %d rows, %.3f ms", times.prefill,
+                  flops / times.prefill / 1e9, times.fork_rows, times.fork);
+    }
     std::printf("\n");
   }
 
@@ -315,7 +350,7 @@ class DecodeBench {
     return request;
   }
 
-  TimedExecutor executor_;
+  WatchedExecutor executor_;
   const Dialect* dialect_;
   const ModelConfig model_;
   const double flop_rate_;
@@ -323,6 +358,8 @@ class DecodeBench {
 
 // The tokenizer is that of the shipped model where the measured one has none.
 Status bench_model(const Options& options, const std::string& texts_dir, const std::vector<Case>& cases) {
+  const SteadyClock clock;
+  const Nanoseconds begin = clock.now();
   Result<std::unique_ptr<Executor>> executor = make_torch_executor(options.executor);
   if (!executor.ok()) return executor.error();
   Result<std::shared_ptr<const Tokenizer>> tokenizer = Tokenizer::load(texts_dir);
@@ -332,7 +369,8 @@ Status bench_model(const Options& options, const std::string& texts_dir, const s
   Result<ModelConfig> model = ModelConfig::load(options.executor.model_dir);
   if (!model.ok()) return model.error();
   const double flop_rate = options.executor.device == "cpu" ? measure_flop_rate() : 0.0;
-  std::printf("%s: weights %.1f MB, KV pool %.1f MB\n", options.executor.model_dir.c_str(),
+  std::printf("%s: loaded in %.1f s, weights %.1f MB, KV pool %.1f MB\n", options.executor.model_dir.c_str(),
+              milliseconds_between(begin, clock.now()) / 1e3,
               static_cast<double>(executor.value()->info().weight_bytes) / 1e6,
               static_cast<double>(executor.value()->info().kv_bytes) / 1e6);
   if (flop_rate > 0.0) std::printf("measured ceiling %.0f GFLOP/s\n", flop_rate / 1e9);

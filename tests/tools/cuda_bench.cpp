@@ -130,7 +130,9 @@ void bench_linear() {
     weights.randomize(size * copies);
     x.randomize(64 * 32768);
     const int count = std::max(copies, 8);
-    for (const auto& [method, rows] : cases) {
+    for (const auto& measured : cases) {
+      const LinearMethod method = measured.first;
+      const std::int32_t rows = measured.second;
       const double time = measure(count, [&](int i, Stream stream) {
         linear({x.as<Bf16>(),
                 weights.as<Bf16>(i % copies * size),

@@ -123,8 +123,8 @@ class Cutter {
     chunk.first_limit = static_cast<std::int32_t>(seen - first);
     chunk.num_tokens = static_cast<std::int32_t>(std::min(tokens, seen_by_last - first));
     while (chunk.num_old < chunk.num_tokens) {
-      const auto page = static_cast<std::size_t>(chunk.first_page + chunk.num_old / kPageTokens);
-      if (written_.contains(plan_.pages[page])) break;
+      const std::int32_t page = chunk.first_page + chunk.num_old / kPageTokens;
+      if (written_.contains(plan_.pages[static_cast<std::size_t>(page)])) break;
       chunk.num_old = std::min(chunk.num_old + kPageTokens, chunk.num_tokens);
     }
     const std::int32_t pairs = chunk.num_rows * cutting_.group;
