@@ -1,6 +1,7 @@
 """A proxy below a path prefix, in front of the real server: it serves the page and the small endpoints through, and answers
 chat requests whose question is `script:NAME` itself, for states that a real model rarely reaches. An answer to `paced:QUESTION`
-is the real server's, one event every few milliseconds however fast or slow the machine is."""
+is the real server's, one event every few milliseconds however fast or slow the machine is: on two cores, which the engine's
+threads fill, the browser's may wait 100 ms for one, which is longer than the tiny model takes for an answer."""
 
 import json
 import threading
