@@ -1,6 +1,7 @@
 """Positions, masks, targets and packing, and the loss against a token-by-token recomputation."""
 
 import importlib.util
+import json
 import random
 import sys
 
@@ -12,8 +13,9 @@ from transformers import DynamicCache
 from multiverse import structure
 from multiverse.labels import may_fork_for
 from multiverse.train import attention, packing
+from multiverse.train.corpus import encode
 from multiverse.train.model import Trainee
-from multiverse.train.samples import OUTSIDE, SampleError, load
+from multiverse.train.samples import OUTSIDE, SampleError
 from tests.train import trees
 
 SHARED = trees.ROOT.parent / "shared"
@@ -101,7 +103,8 @@ def test_loss_equals_a_recomputation_token_by_token(name):
         at += len(sample)
     print(f"{name}: largest difference {largest:.2g} over {at} tokens")
     assert largest < 1e-5  # log_probabilities are float32 at the end
-    assert trainee(ids, positions, mask, targets).item() == pytest.approx(sum(losses), rel=1e-6)
+    places = torch.from_numpy(batch.places)
+    assert trainee(ids, positions, mask, places, targets.flatten()[places]).item() == pytest.approx(sum(losses), rel=1e-6)
     assert int((targets != packing.NO_LOSS).sum()) == len(losses)
 
 
@@ -147,10 +150,14 @@ def make_samples(count=60, seed=1):
     return [ENCODER.encode(messages) for messages in draw(count, seed, parallel=lambda n: n % 2 == 0)]
 
 
+def shapes(samples):
+    return [len(s) for s in samples], [s.parallel for s in samples]
+
+
 def test_the_plan_is_a_function_of_the_seed_and_fills_rows():
     samples = make_samples()
     settings = {"row_tokens": 600, "rows": 4, "steps": 30, "schedule": packing.Schedule()}
-    first, again, other = (list(packing.plan(samples, seed=seed, **settings)) for seed in (1, 1, 2))
+    first, again, other = (list(packing.plan(*shapes(samples), seed=seed, **settings)) for seed in (1, 1, 2))
     assert first == again != other
     tokens = [sum(len(samples[i]) for i in row) for rows in first for row in rows]
     assert max(tokens) <= 600 and sum(tokens) / len(tokens) > 0.9 * 600
@@ -160,7 +167,7 @@ def test_the_schedule_goes_from_sequential_to_parallel():
     samples = make_samples()
     schedule = packing.Schedule(start=0.1, end=0.9, ramp=0.5)
     assert [round(schedule.share(t), 3) for t in (0, 0.25, 0.5, 1)] == [0.1, 0.5, 0.9, 0.9]
-    plan = list(packing.plan(samples, row_tokens=2000, rows=2, steps=200, schedule=schedule, seed=1))
+    plan = list(packing.plan(*shapes(samples), row_tokens=2000, rows=2, steps=200, schedule=schedule, seed=1))
 
     def share(steps):
         drawn = [samples[i] for rows in steps for row in rows for i in row]
@@ -209,9 +216,35 @@ def test_tokens_never_cross_what_the_server_writes():
     assert ENCODER.pieces(text) == ["a\n", "</Goal>", "\n", "\nb", "<Path>", "\n", "2.1:", "\n\nc", "</Path>", "\n", "\n", "<Conclusion>", "\n", "\nd"]
 
 
-def test_load_says_why_lines_are_refused(tmp_path):
+def encoded(path, longest, workers=0):
+    return encode(path, trees.TINY, "multiverse", ENCODER.levels, longest, path.parent / "samples", workers)
+
+
+def test_encoding_says_why_lines_are_refused(tmp_path):
     path = tmp_path / "data.jsonl"
     path.write_text('{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\nnot json\n{"messages": []}\n')
-    samples, refused = load(path, ENCODER, 100)
-    assert len(samples) == 1 and [line for line, _ in refused] == [2, 3]
-    assert "JSONDecodeError" in refused[0][1] and "not the assistant's" in refused[1][1]
+    corpus = encoded(path, 100)
+    assert len(corpus) == 1 and [line for line, _ in corpus.refused] == [2, 3]
+    assert "JSONDecodeError" in corpus.refused[0][1] and "not the assistant's" in corpus.refused[1][1]
+    assert "has room for 5" in encoded(path, 5).refused[0][1]  # other settings, encoded anew
+
+
+def test_a_corpus_gives_back_what_was_encoded(tmp_path, monkeypatch):
+    """By one process and by several, and from the files of an earlier run."""
+    monkeypatch.setattr("multiverse.train.corpus.LINES", 4)
+    conversations = draw(9, seed=12, parallel=lambda n: n % 2 == 0)
+    samples = [ENCODER.encode(messages) for messages in conversations]
+    for workers in (1, 2):
+        path = tmp_path / str(workers) / "data.jsonl"
+        path.parent.mkdir()
+        path.write_text("".join(json.dumps({"messages": messages}) + "\n" for messages in conversations))
+        first = encoded(path, 10_000, workers)
+        monkeypatch.setattr("multiverse.train.corpus._encoded", None)  # the files are there: nothing is encoded again
+        for corpus in (first, encoded(path, 10_000, workers)):
+            assert corpus.refused == [] and (corpus.lengths, corpus.parallel) == shapes(samples)
+            for ours, theirs in zip(corpus, samples, strict=True):
+                assert ours.blocks == theirs.blocks
+                for name in ("ids", "positions", "owners", "loss"):
+                    np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
+        monkeypatch.undo()
+        monkeypatch.setattr("multiverse.train.corpus.LINES", 4)

@@ -53,7 +53,7 @@ class Visibility:
 
     def mask(self, owners: torch.Tensor) -> BlockMask | torch.Tensor:
         """`owners`: packing.Batch.owners. Valid until the next call."""
-        self.owners.copy_(owners)
+        self.owners.copy_(owners, non_blocking=True)
         _, rows, length = self.owners.shape
         if self.create:
             return self.create(self.visible, rows, None, length, length, device=self.owners.device)

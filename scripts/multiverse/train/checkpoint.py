@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch.distributed.checkpoint as dcp
 from huggingface_hub import save_torch_state_dict
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, get_state_dict, set_state_dict
 
+GENERATION = "generation_config.json"
 STATE = "state.json"  # written last: a checkpoint without it was not finished
 
 
@@ -61,8 +63,8 @@ def load(path: Path, trainee, optimizer, settings: dict) -> int:
     return state["step"]
 
 
-def export(out: Path, trainee, config, tokenizer, shard_size: str = "4GB") -> None:
-    """bf16 weights, config, tokenizer. Every process calls it; the first one writes."""
+def export(out: Path, trainee, config, tokenizer, base: Path, shard_size: str = "4GB") -> None:
+    """bf16 weights, config, tokenizer, and the base's way to generate. Every process calls it; the first one writes."""
     state = get_model_state_dict(trainee, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
     if _first():
         out.mkdir(parents=True, exist_ok=True)
@@ -74,10 +76,14 @@ def export(out: Path, trainee, config, tokenizer, shard_size: str = "4GB") -> No
         save_torch_state_dict(weights, out, max_shard_size=shard_size)
         for file in out.glob("*.safetensors"):  # written as private to this user
             file.chmod(0o644)
+        config = copy.deepcopy(config)
         config.dtype = torch.bfloat16
         config.use_cache = True
         config.save_pretrained(out)
         tokenizer.save_pretrained(out)
-        generation = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-        (out / "generation_config.json").write_text(json.dumps({k: v for k, v in generation.items() if v is not None}, indent=2) + "\n")
+        if (base / GENERATION).exists():
+            shutil.copy(base / GENERATION, out)
+        else:
+            generation = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+            (out / GENERATION).write_text(json.dumps({k: v for k, v in generation.items() if v is not None}, indent=2) + "\n")
     _barrier()

@@ -15,10 +15,10 @@ import torch
 import torch.distributed as dist
 
 from multiverse.dialect import Dialect
-from multiverse.train import checkpoint, packing
+from multiverse.train import checkpoint, corpus, packing
 from multiverse.train.attention import Visibility
+from multiverse.train.feed import Work, ahead, work_of
 from multiverse.train.model import load_model, load_tokenizer, prepare
-from multiverse.train.samples import Encoder, load
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Settings:
     base: str  # folder of Hugging Face files
     data: str  # JSONL, samples.py
     steps: int
+    minutes: float = 0.0  # for all steps, compiling included: the rate falls with the clock and the run ends with it; 0: by steps alone
     dialect: str = "multiverse"
     random_init: bool = False  # take only the base's config and tokenizer
     row_tokens: int = 8192
@@ -54,9 +55,32 @@ class Running:
     checkpointing: bool = False  # recompute activations in the backward pass
     compile: bool = False
     save_every: int = 0  # steps; 0: only the finished model
+    export_every: int = 0  # steps: write the model as it stands too
+    workers: int = 0  # processes that encode the data; 0: one a processor
+    prepare_only: bool = False  # encode the data, for a later run, and end
     log_every: int = 10
     stop_after: int = 0  # end this process after so many steps as if it had been killed; for tests
     shard_size: str = "4GB"
+
+
+def check(settings: Settings, running: Running, world: int) -> None:
+    if settings.rows % (world * settings.micro_rows):
+        raise ValueError(f"rows ({settings.rows}) is no multiple of processes × micro_rows ({world} × {settings.micro_rows})")
+    if settings.minutes and (world > 1 or running.save_every):
+        raise ValueError("minutes wants one process and no save_every: a run by the clock cannot be resumed, and clocks of processes differ")
+
+
+def prepare_data(settings: Settings, running: Running, tokenizer, out: Path, rank: int, world: int) -> corpus.Corpus:
+    """Encoded by the first process, read by all."""
+    folder = out / "samples"
+    if rank == 0:
+        out.mkdir(parents=True, exist_ok=True)
+        tokenizer.save_pretrained(out)
+        data, levels = Path(settings.data), settings.levels
+        corpus.encode(data, out, settings.dialect, levels, settings.row_tokens, folder, running.workers)
+    if world > 1:
+        dist.barrier()
+    return corpus.Corpus(folder)
 
 
 def start_processes() -> torch.device:
@@ -76,21 +100,17 @@ def train(settings: Settings, running: Running, out: Path, say=print) -> list[di
     device = start_processes()
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     say = say if rank == 0 else lambda *_: None
-    if settings.rows % (world * settings.micro_rows):
-        raise ValueError(f"rows ({settings.rows}) is no multiple of processes × micro_rows ({world} × {settings.micro_rows})")
+    check(settings, running, world)
     torch.manual_seed(settings.seed)
     torch.set_float32_matmul_precision("high")
     base, dialect = Path(settings.base), Dialect.load(settings.dialect)
     tokenizer, added = load_tokenizer(base, dialect)
-    out.mkdir(parents=True, exist_ok=True)
-    if rank == 0:
-        tokenizer.save_pretrained(out)
-    if world > 1:
-        dist.barrier()
-    samples, refused = load(Path(settings.data), Encoder(tokenizer, out / "tokenizer.json", dialect, settings.levels), settings.row_tokens)
-    say(f"{len(samples)} samples, {sum(map(len, samples))} tokens, {sum(s.parallel for s in samples)} parallel; {len(refused)} lines refused")
-    for number, why in refused[:5]:
+    samples = prepare_data(settings, running, tokenizer, out, rank, world)
+    say(f"{len(samples)} samples, {sum(samples.lengths)} tokens, {sum(samples.parallel)} parallel; {len(samples.refused)} lines refused")
+    for number, why in samples.refused[:5]:
         say(f"  line {number}: {why}")
+    if running.prepare_only:
+        return []
 
     model = load_model(base, tokenizer, added, random_init=settings.random_init, empty=rank > 0)
     trainee = prepare(model, device=device, bf16=settings.bf16, checkpointing=running.checkpointing, compile_layers=running.compile)
@@ -100,9 +120,10 @@ def train(settings: Settings, running: Running, out: Path, say=print) -> list[di
     first = checkpoint.load(begun, trainee, optimizer, state) if begun else 0
     if first:
         say(f"goes on from step {first}")
-    log = run_steps(settings, running, samples, trainee, optimizer, device, first, out, state, say)
+    export = lambda: checkpoint.export(out, trainee, model.config, tokenizer, base, running.shard_size)  # noqa: E731
+    log = run_steps(settings, running, samples, trainee, optimizer, device, first, out, state, export, say)
     if not running.stop_after:
-        checkpoint.export(out, trainee, model.config, tokenizer, running.shard_size)
+        export()
         say(f"wrote {out}")
     return log
 
@@ -114,68 +135,89 @@ def make_optimizer(trainee, settings: Settings, device: torch.device) -> torch.o
     return torch.optim.AdamW(groups, lr=settings.rate, betas=(0.9, settings.beta2), fused=device.type == "cuda")
 
 
-def rate_at(step: int, settings: Settings) -> float:
-    """Linear warm-up, then a cosine from `rate` to `final_share` of it."""
-    cosine = (1 + math.cos(math.pi * step / settings.steps)) / 2
+def rate_at(step: int, progress: float, settings: Settings) -> float:
+    """Linear warm-up, then a cosine from `rate` to `final_share` of it; `progress` goes from 0 to 1."""
+    cosine = (1 + math.cos(math.pi * min(1.0, progress))) / 2
     share = settings.final_share + (1 - settings.final_share) * cosine
     return settings.rate * share * min(1.0, (step + 1) / max(1, settings.warmup))
 
 
-def run_steps(settings, running, samples, trainee, optimizer, device, first, out, state, say) -> list[dict]:
+class Clock:
+    """How far a run is: by steps, or by its minutes where it has some and they pass first."""
+
+    def __init__(self, settings: Settings):
+        self.settings, self.started, self.first_ended = settings, time.monotonic(), None
+
+    def seconds(self) -> float:
+        return time.monotonic() - self.started
+
+    def progress(self, step: int) -> float:
+        """Before `step`. The first step, which compiles, takes its time from what there is for the others."""
+        done = step / self.settings.steps
+        if not self.settings.minutes or self.first_ended is None:
+            return done
+        left = self.started + 60 * self.settings.minutes - self.first_ended
+        return max(done, (time.monotonic() - self.first_ended) / left) if left > 0 else 1.0
+
+    def end_of_step(self) -> None:
+        self.first_ended = self.first_ended or time.monotonic()
+
+
+def run_steps(settings, running, samples, trainee, optimizer, device, first, out, state, export, say) -> list[dict]:
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     visibility = Visibility(settings.levels, settings.micro_rows, settings.row_tokens, device)
     schedule = packing.Schedule(settings.parallel_start, settings.parallel_end, settings.parallel_ramp)
     plan = packing.plan(
-        samples, row_tokens=settings.row_tokens, rows=settings.rows, steps=settings.steps, schedule=schedule, seed=settings.seed
-    )
-    log, started, tokens = [], time.monotonic(), 0
-    for step, rows in enumerate(plan):
-        if step < first:
-            continue
-        if running.stop_after and step >= running.stop_after:
+        samples.lengths, samples.parallel, row_tokens=settings.row_tokens, rows=settings.rows, steps=settings.steps, schedule=schedule,
+        seed=settings.seed,
+    )  # fmt: skip
+    work = (work_of(rows, samples, settings, rank, world, device.type == "cuda") for step, rows in enumerate(plan) if step >= first)
+    log, clock, tokens = [], Clock(settings), 0
+    for step, now in enumerate(ahead(work), first):
+        progress = clock.progress(step)
+        if progress >= 1 or (running.stop_after and step >= running.stop_after):
             break
         for group in optimizer.param_groups:
-            group["lr"] = rate_at(step, settings)
-        batches = [
-            packing.collate(rows[at : at + settings.micro_rows], samples, settings.row_tokens, settings.levels)
-            for at in range(rank * settings.micro_rows, settings.rows, world * settings.micro_rows)
-        ]
-        loss = train_step(trainee, optimizer, visibility, batches, device, settings)
-        tokens += sum(len(samples[i]) for row in rows for i in row)
+            group["lr"] = rate_at(step, progress, settings)
+        loss = train_step(trainee, optimizer, visibility, now, device, settings)
+        tokens += now.tokens
         done = step + 1
-        if done % running.log_every == 0 or done == settings.steps:
-            parallel = sum(len(samples[i]) for row in rows for i in row if samples[i].parallel)
-            entry = {"step": done, "loss": loss.item(), "rate": rate_at(step, settings), "tokens": tokens,
-                     "parallel_share": round(parallel / max(1, sum(len(samples[i]) for row in rows for i in row)), 3),
-                     "seconds": round(time.monotonic() - started, 2)}  # fmt: skip
+        if done % running.log_every == 0 or done == settings.steps or (settings.minutes and step == first):
+            entry = {"step": done, "loss": loss.item(), "rate": rate_at(step, progress, settings), "tokens": tokens,
+                     "parallel_share": round(now.parallel / max(1, now.tokens), 3), "seconds": round(clock.seconds(), 2)}  # fmt: skip
             log.append(entry)
             say(json.dumps(entry))
             if rank == 0:
                 with open(out / "training_log.jsonl", "a", encoding="utf-8") as file:
                     file.write(json.dumps(entry) + "\n")
+        clock.end_of_step()
         if running.save_every and done % running.save_every == 0 and done < settings.steps:
             checkpoint.save(out / "checkpoints", done, trainee, optimizer, state)
+        if running.export_every and done % running.export_every == 0 and done < settings.steps:
+            export()
     return log
 
 
-def train_step(trainee, optimizer, visibility, batches, device, settings: Settings) -> torch.Tensor:
-    """One optimiser step; the mean loss over the targets of all processes' batches."""
-    world = dist.get_world_size() if dist.is_initialized() else 1
-    targets = torch.tensor(sum(int((b.targets != packing.NO_LOSS).sum()) for b in batches), device=device, dtype=torch.float64)
-    if world > 1:
-        dist.all_reduce(targets)
+def train_step(trainee, optimizer, visibility, work: Work, device, settings: Settings) -> torch.Tensor:
+    """One optimiser step; the mean loss over the targets of all processes' batches. Waits for nothing on the device."""
+    world, targets = 1, float(max(1, work.targets))
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        world = dist.get_world_size()
+        counted = torch.tensor(work.targets, device=device, dtype=torch.float64)
+        dist.all_reduce(counted)
+        targets = max(1.0, counted.item())
     total = torch.zeros((), device=device)
     autocast = torch.autocast(device.type, torch.bfloat16) if settings.bf16 and world == 1 else contextlib.nullcontext()
-    for batch in batches:
-        ids, positions, wanted = (torch.from_numpy(x).to(device) for x in (batch.ids, batch.positions, batch.targets))
+    for batch in work.batches:
+        ids, positions, owners, places, wanted = (x.to(device, non_blocking=True) for x in batch)
         with autocast:
-            loss = trainee(ids, positions, visibility.mask(torch.from_numpy(batch.owners)), wanted)
+            loss = trainee(ids, positions, visibility.mask(owners), places, wanted)
         # FSDP averages gradients over the processes; the loss is a sum over all of them.
-        (loss * (world / targets.clamp(min=1)).float()).backward()
+        (loss * (world / targets)).backward()
         total += loss.detach()
     if world > 1:
         dist.all_reduce(total)
     torch.nn.utils.clip_grad_norm_(trainee.parameters(), settings.clip)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return total / targets.clamp(min=1)
+    return total / targets

@@ -16,10 +16,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from multiverse.dialect import Dialect
 from multiverse.train import attention
-from multiverse.train.packing import NO_LOSS
 
 SERVED = ("llama", "qwen2", "qwen3")
-LOSS_ROWS = 4096  # positions whose logits exist at a time: at a vocabulary of 152,000 in float32 2.5 GB
+LOGITS = 2**29  # that exist at a time: 2 GiB in float32
 
 
 def load_tokenizer(folder: Path, dialect: Dialect):
@@ -83,12 +82,11 @@ class Trainee(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, ids, positions, mask, targets) -> torch.Tensor:
-        rows = targets.flatten() != NO_LOSS
-        hidden = self._hidden(ids, positions, mask).flatten(0, 1)[rows]
-        wanted = targets.flatten()[rows]
+    def forward(self, ids, positions, mask, places, targets) -> torch.Tensor:
+        """`places` (n,): where there are targets, as indices into the flattened rows; `targets` (n,): the tokens to predict there."""
+        hidden = self._hidden(ids, positions, mask).flatten(0, 1).index_select(0, places)
         head = self.model.get_output_embeddings()
-        parts = zip(hidden.split(LOSS_ROWS), wanted.split(LOSS_ROWS))
+        parts = zip(hidden.split(self._loss_rows()), targets.split(self._loss_rows()))
         losses = [checkpoint(_loss, head, part, target, use_reentrant=False) for part, target in parts]
         # A batch without a target still takes part in the backward pass, whose collectives every process must reach.
         return torch.stack(losses).sum() if losses else hidden.sum() * 0.0
@@ -96,9 +94,12 @@ class Trainee(nn.Module):
     def log_probabilities(self, ids, positions, mask) -> torch.Tensor:
         """(rows, length): of each token given what stands before it in its row; 0 for a row's first."""
         head, hidden = self.model.get_output_embeddings(), self._hidden(ids, positions, mask)[:, :-1]
-        parts = zip(hidden.flatten(0, 1).split(LOSS_ROWS), ids[:, 1:].flatten().split(LOSS_ROWS))
+        parts = zip(hidden.flatten(0, 1).split(self._loss_rows()), ids[:, 1:].flatten().split(self._loss_rows()))
         drawn = torch.cat([checkpoint(_log_probabilities, head, part, target, use_reentrant=False) for part, target in parts])
         return F.pad(drawn.unflatten(0, hidden.shape[:2]), (1, 0))
+
+    def _loss_rows(self) -> int:
+        return max(1, LOGITS // self.model.config.vocab_size)
 
     def _hidden(self, ids, positions, mask):
         return self.model.model(input_ids=ids, position_ids=positions, attention_mask=mask, use_cache=False).last_hidden_state

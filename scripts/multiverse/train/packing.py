@@ -6,7 +6,7 @@ without a word between them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,38 +42,40 @@ class _Pool:
         return self.left.pop()
 
 
-def plan(samples: list[Sample], *, row_tokens: int, rows: int, steps: int, schedule: Schedule, seed: int) -> Iterator[list[list[int]]]:
-    """For each step its rows, each a list of sample indices whose tokens fit into `row_tokens`."""
-    pools = [_Pool([i for i, s in enumerate(samples) if s.parallel is kind], np.random.default_rng([seed, kind])) for kind in (False, True)]
+def plan(
+    lengths: list[int], parallel: list[bool], *, row_tokens: int, rows: int, steps: int, schedule: Schedule, seed: int
+) -> Iterator[list[list[int]]]:
+    """For each step its rows, each a list of sample indices whose tokens fit into `row_tokens`. `lengths`, `parallel`: of the samples."""
+    pools = [_Pool([i for i, k in enumerate(parallel) if k is kind], np.random.default_rng([seed, kind])) for kind in (False, True)]
     if not any(pool.indices for pool in pools):
         raise ValueError("there are no samples to train on")
     owed = 0.0  # parallel tokens that the schedule has asked for, less those drawn
 
     def draw(progress: float) -> int:
         nonlocal owed
-        sequential, parallel = pools
-        use_parallel = bool(parallel.indices) and (owed > 0 or not sequential.indices)
-        index = (parallel if use_parallel else sequential).draw()
-        owed += len(samples[index]) * (schedule.share(progress) - use_parallel)
+        sequential, forking = pools
+        use_parallel = bool(forking.indices) and (owed > 0 or not sequential.indices)
+        index = (forking if use_parallel else sequential).draw()
+        owed += lengths[index] * (schedule.share(progress) - use_parallel)
         return index
 
     waiting: list[int] = []
     for step in range(steps):
-        yield [_fill_row(waiting, samples, row_tokens, lambda at=step: draw(at / steps)) for _ in range(rows)]
+        yield [_fill_row(waiting, lengths, row_tokens, lambda at=step: draw(at / steps)) for _ in range(rows)]
 
 
-def _fill_row(waiting: list[int], samples: list[Sample], room: int, draw) -> list[int]:
+def _fill_row(waiting: list[int], lengths: list[int], room: int, draw) -> list[int]:
     """The oldest of the waiting samples first, so that none waits for ever; then the longest that fits, so that little stays empty."""
     row: list[int] = []
     while True:
         while len(waiting) < WAITING:
             waiting.append(draw())
-        fitting = [k for k, index in enumerate(waiting) if len(samples[index]) <= room]
+        fitting = [k for k, index in enumerate(waiting) if lengths[index] <= room]
         if not fitting:
             return row
-        pick = fitting[0] if not row else max(fitting, key=lambda k: len(samples[waiting[k]]))
+        pick = fitting[0] if not row else max(fitting, key=lambda k: lengths[waiting[k]])
         row.append(waiting.pop(pick))
-        room -= len(samples[row[-1]])
+        room -= lengths[row[-1]]
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,13 @@ class Batch:
     targets: np.ndarray  # (rows, length) int64: the token that this one's logits are to predict, or NO_LOSS
     owners: np.ndarray  # (1 + levels, rows, length) int32: the sample's number in its row, then Sample.owners, blocks numbered by row
 
+    @property
+    def places(self) -> np.ndarray:
+        """Where there are targets, as indices into the flattened rows."""
+        return np.flatnonzero(self.targets != NO_LOSS)
 
-def collate(rows: list[list[int]], samples: list[Sample], length: int, levels: int) -> Batch:
+
+def collate(rows: list[list[int]], samples: Sequence[Sample], length: int, levels: int) -> Batch:
     ids, positions = np.zeros((len(rows), length), np.int64), np.zeros((len(rows), length), np.int64)
     targets = np.full((len(rows), length), NO_LOSS, np.int64)
     owners = np.full((1 + levels, len(rows), length), OUTSIDE, np.int32)

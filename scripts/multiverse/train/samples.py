@@ -8,7 +8,6 @@ teaching it would spend the model's effort on tokens that it is never asked for.
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +65,8 @@ class Encoder:
         return [piece for piece in (*out, text[at:]) if piece]
 
     def encode_text(self, text: str) -> list[int]:
-        return [i for piece in self.pieces(text) for i in self.tokenizer.encode(piece, add_special_tokens=False)]
+        encoded = self.tokenizer.backend_tokenizer.encode_batch(self.pieces(text), add_special_tokens=False)
+        return [i for piece in encoded for i in piece.ids]
 
     def encode(self, messages: list[dict]) -> Sample:
         prompt, answer = self._render(messages)
@@ -118,17 +118,3 @@ class Encoder:
         if not whole.startswith(prompt) or not whole[len(prompt) :].startswith(answer):
             raise SampleError("the chat template changes the answer or what stands before it")
         return prompt, whole[len(prompt) :]
-
-
-def load(path: Path, encoder: Encoder, longest: int) -> tuple[list[Sample], list[tuple[int, str]]]:
-    """The samples of a JSONL file, and (line number, reason) for each line that gives none. `longest`: tokens of a sample."""
-    samples, refused = [], []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            sample = encoder.encode(json.loads(line)["messages"])
-            if len(sample) > longest:
-                raise SampleError(f"it has {len(sample)} tokens and a row has room for {longest}")
-            samples.append(sample)
-        except (SampleError, ValueError, KeyError, TypeError) as error:
-            refused.append((number, f"{type(error).__name__}: {error}" if not isinstance(error, SampleError) else str(error)))
-    return samples, refused
