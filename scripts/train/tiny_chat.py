@@ -72,16 +72,12 @@ def turn(rng, families, weights):
 
 
 def conversation(rng, families, weights):
-    """Pieces of text, alternately what the model reads and what it says."""
-    pieces = []
-    read = f"<|im_start|>system\n{rng.choice(SYSTEMS)}<|im_end|>\n" if rng.random() < 0.1 else ""
+    """The messages of a conversation, as fine-tuning reads them."""
+    messages = [{"role": "system", "content": rng.choice(SYSTEMS)}] if rng.random() < 0.1 else []
     if rng.random() < 0.04:  # an earlier, short turn
-        question, answer = (small_talk(rng), ABOUT) if rng.random() < 0.5 else problem_turn(rng, rng.choice(("short", "letter")))
-        pieces += [f"{read}<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n", f"{answer}<|im_end|>"]
-        read = "\n"
-    question, answer = turn(rng, families, weights)
-    return [*pieces, f"{read}<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n", f"{answer}<|im_end|>"]
+        messages += asked(small_talk(rng), ABOUT) if rng.random() < 0.5 else asked(*problem_turn(rng, rng.choice(("short", "letter"))))
+    return [*messages, *asked(*turn(rng, families, weights))]
 
 
-def prompt(question):
-    return f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
+def asked(question, answer):
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]

@@ -24,8 +24,8 @@ def corpus(seed=7):
     families = list(tiny_tasks.FAMILIES)
     control = re.compile("|".join(map(re.escape, TEXT_SPECIALS + CONTROLS)))
     for _ in range(6000):
-        pieces = tiny_chat.conversation(rng, families, [1] * len(families))
-        text = control.sub("\n", "\n".join(pieces))
+        messages = tiny_chat.conversation(rng, families, [1] * len(families))
+        text = control.sub("\n", "\n".join(f"{m['role']}\n{m['content']}" for m in messages))
         yield re.sub(r"\s*\n\s*", "\n", re.sub(r"[A-Z]{2,}|[A-Z](?=\d)", "", text))
     for wordy in (tiny_chat.ABOUT, *tiny_chat.SYSTEMS, *tiny_chat.GREETINGS, *tiny_chat.ABOUT_YOU, *tiny_chat.THINGS):
         yield from [wordy] * 20
