@@ -27,18 +27,21 @@ def attention_mask(tree: Tree, dtype: torch.dtype) -> torch.Tensor:
 
 
 class Judge:
-    def __init__(self, model_dir: Path, dtype: torch.dtype = torch.float32, attention: str = "sdpa"):
+    def __init__(
+        self, model_dir: Path, dtype: torch.dtype = torch.float32, attention: str = "sdpa", device: str = "cpu"
+    ):
         """`attention`: transformers' implementation, "sdpa" or "eager" (that one holds all scores of a layer)."""
-        self._dtype = dtype
-        self._model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=dtype, attn_implementation=attention).eval()
+        self._dtype, self._device = dtype, device
+        model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=dtype, attn_implementation=attention)
+        self._model = model.to(device).eval()
 
     @torch.inference_mode()
     def hidden(self, tokens: Sequence[int], tree: Tree) -> torch.Tensor:
         """(tokens, hidden size): what the head reads."""
         output = self._model.model(
-            input_ids=torch.tensor([tokens]),
-            attention_mask=attention_mask(tree, self._dtype),
-            position_ids=torch.tensor([tree.position]),
+            input_ids=torch.tensor([tokens], device=self._device),
+            attention_mask=attention_mask(tree, self._dtype).to(self._device),
+            position_ids=torch.tensor([tree.position], device=self._device),
             use_cache=False,
         )
         return output.last_hidden_state[0]
@@ -57,8 +60,8 @@ class Judge:
         hidden = self.hidden(tokens, tree)
         for start in range(0, len(predicted), ROWS_AT_ONCE):
             some = predicted[start : start + ROWS_AT_ONCE]
-            logits = self._model.lm_head(hidden[[tree.previous[i] for i in some]])
-            own = logits.gather(1, torch.tensor([[tokens[i]] for i in some]))[:, 0]
+            logits = self._model.lm_head(hidden[[tree.previous[i] for i in some]]).float()
+            own = logits.gather(1, torch.tensor([[tokens[i]] for i in some], device=self._device))[:, 0]
             for i, value in zip(some, (own - logits.logsumexp(dim=1)).tolist()):
                 result[i] = value
         return result
