@@ -204,14 +204,14 @@ def test_no_connection_is_ever_made(fresh_server, tmp_path):
     assert all(path.startswith(("/proc/self/", "/sys/devices/system/cpu", "/etc/localtime")) for path in opened), opened
 
 
-# Q-1, H-2, M-2, L-1 in short: more than fits, clients that leave, nonsense between
+# Q-1, H-2, H-3, M-2, L-1 in short: more than fits, clients that leave, nonsense between
 def test_overload_is_refused_and_counted(fresh_server):
     server = fresh_server("--max-queued-requests", "4", "--kv-cache-bytes", "2M")
     descriptors = len(os.listdir(f"/proc/{server.process.pid}/fd"))
     seconds, seed = (600 if LONG else 4), 20261124
     alone = first_token_times(server, seconds / 4)
     stop, failures, refused, tokens, probes = time.monotonic() + seconds, [], [], [], []
-    admitted, resident = [], []
+    admitted, resident, scrapes = [], [], []
 
     def client(number):
         dice = random.Random(seed + number)
@@ -236,7 +236,9 @@ def test_overload_is_refused_and_counted(fresh_server):
             if get(f"{server.url}/livez")[0] != 200:
                 failures.append("livez")
             probes.append(time.monotonic() - begin)
+            begin = time.monotonic()
             resident.append(metric(server, "process_resident_memory_bytes"))
+            scrapes.append(time.monotonic() - begin)
             time.sleep(0.05)
 
     threads = [threading.Thread(target=client, args=(number,)) for number in range(24)]
@@ -263,6 +265,6 @@ def test_overload_is_refused_and_counted(fresh_server):
     # The last client's connection may still be closing.
     assert wait_until(lambda: len(os.listdir(f"/proc/{server.process.pid}/fd")) <= descriptors + 1, 10)
     print(f"{len(tokens)} answered, {len(refused)} refused, slowest refusal {max(refused) * 1e3:.0f} ms, "
-          f"slowest /livez {max(probes) * 1e3:.0f} ms (seed {seed}); memory {early / 2**20:.1f} MiB early, "
-          f"{late / 2**20:.1f} late; first token of those admitted, p99: {p99(admitted) * 1e3:.0f} ms, "
+          f"slowest /livez {max(probes) * 1e3:.0f} ms, /metrics p99 {p99(scrapes) * 1e3:.0f} ms (seed {seed}); "
+          f"memory {early / 2**20:.1f} MiB early, {late / 2**20:.1f} late; first token of those admitted, p99: {p99(admitted) * 1e3:.0f} ms, "
           f"without overload {p99(alone) * 1e3:.0f} ms (wanted <= 1.2 times)")  # fmt: skip
