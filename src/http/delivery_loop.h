@@ -22,7 +22,7 @@ class DeliveryLoop {
   DeliveryLoop(const DeliveryLoop&) = delete;
   DeliveryLoop& operator=(const DeliveryLoop&) = delete;
 
-  // Returns when the delivery has nothing left to do, or throws what it threw. Any thread; does nothing but wait.
+  // Returns when the delivery has nothing left to do, or throws where it threw. Any thread; does nothing but wait.
   void run(Delivery& delivery);
 
  private:
