@@ -155,7 +155,7 @@ void CudaExecutor::capture_graphs() {
   const auto begin = std::chrono::steady_clock::now();
   for (const std::int32_t rows : kGraphRows) {
     if (rows > padded_rows(info_.max_rows)) break;
-    const Inputs inputs = upload({}, {}, {}, inputs_, kMaxGraphRows);
+    const StepInputs inputs = upload_step({}, {}, {}, inputs_, kMaxGraphRows);
     const auto work = [this, inputs, rows] {
       forward(inputs, rows);
       head(inputs, 0, rows);
@@ -194,17 +194,18 @@ void CudaExecutor::run(const StepPlan& plan, StepResult& result) {
   }
   reserve_outcomes(samples);
 
-  const std::int64_t bytes = input_bytes(plan, samples, passes, kMaxGraphRows);
+  const std::int64_t bytes = step_input_bytes(plan, samples, passes, kMaxGraphRows);
   const auto graph = graphs_.find(padded_rows(rows));
   if (graph != graphs_.end() && passes.size() == 1 && bytes <= inputs_.capacity()) {
-    upload(plan, samples, passes, inputs_, kMaxGraphRows);
+    sampling_ = upload_step(plan, samples, passes, inputs_, kMaxGraphRows).sampling;
     device_->begin_work();
     graph->second->replay();
     sample(samples, 0, num_logits);
   } else {
     const std::int32_t capacity = std::max(rows, num_logits);
-    large_inputs_.begin(input_bytes(plan, samples, passes, capacity));
-    const Inputs inputs = upload(plan, samples, passes, large_inputs_, capacity);
+    large_inputs_.begin(step_input_bytes(plan, samples, passes, capacity));
+    const StepInputs inputs = upload_step(plan, samples, passes, large_inputs_, capacity);
+    sampling_ = inputs.sampling;
     device_->begin_work();
     forward(inputs, rows);
     for (std::int32_t first = 0; first < num_logits; first += kMaxLogitRows) {
@@ -216,67 +217,10 @@ void CudaExecutor::run(const StepPlan& plan, StepResult& result) {
   take_results(plan, samples, result);
 }
 
-std::int64_t CudaExecutor::input_bytes(const StepPlan& plan, const SamplePlan& samples,
-                                       const std::vector<AttentionPass>& passes, std::int32_t capacity) {
-  const auto size = [](const auto& list) {
-    using Element = typename std::decay_t<decltype(list)>::value_type;
-    return StepUpload::padded<Element>(static_cast<std::int64_t>(list.size()));
-  };
-  const auto num_passes = std::max<std::int64_t>(1, static_cast<std::int64_t>(passes.size()));
-  std::int64_t bytes = StepUpload::padded<AttentionPlan>(num_passes) + 4 * StepUpload::padded<std::int32_t>(capacity) +
-                       size(plan.pages) + size(samples.tasks) + size(samples.biases) + size(samples.history) +
-                       size(samples.banned) + size(samples.allowed);
-  for (const AttentionPass& pass : passes) bytes += size(pass.chunks) + size(pass.row_first) + size(pass.row_parts);
-  return bytes;
-}
-
-// What a graph reads comes first, at places that `capacity` alone decides.
-CudaExecutor::Inputs CudaExecutor::upload(const StepPlan& plan, const SamplePlan& samples,
-                                          const std::vector<AttentionPass>& passes, StepUpload& pack,
-                                          std::int32_t capacity) {
-  pack.begin(0);
-  const auto num_passes = std::max<std::size_t>(1, passes.size());
-  const auto headers = pack.reserve<AttentionPlan>(static_cast<std::int64_t>(num_passes));
-  const auto tokens = pack.reserve<std::int32_t>(capacity);
-  const auto positions = pack.reserve<std::int32_t>(capacity);
-  const auto slots = pack.reserve<std::int32_t>(capacity);
-  const auto logit_rows = pack.reserve<std::int32_t>(capacity);
-  for (std::size_t i = 0; i < static_cast<std::size_t>(capacity); ++i) {
-    const bool real = i < plan.rows.size();
-    tokens.host[i] = real ? plan.rows[i].token : 0;
-    positions.host[i] = real ? plan.rows[i].position : 0;
-    slots.host[i] = real ? plan.rows[i].page * kPageTokens + plan.rows[i].offset : -1;
-    logit_rows.host[i] = i < samples.logit_rows.size() ? samples.logit_rows[i] : 0;
-  }
-  Inputs inputs{tokens.device, positions.device, slots.device, logit_rows.device, {}};
-  const std::int32_t* pages = pack.add(std::span(plan.pages));
-  for (std::size_t i = 0; i < num_passes; ++i) {
-    AttentionPlan& header = headers.host[i] = {};
-    if (!passes.empty()) {
-      const AttentionPass& pass = passes[i];
-      header.chunks = pack.add(std::span(pass.chunks));
-      header.row_first = pack.add(std::span(pass.row_first));
-      header.row_parts = pack.add(std::span(pass.row_parts));
-      header.num_chunks = static_cast<std::int32_t>(pass.chunks.size());
-      header.row_begin = pass.row_begin;
-      header.row_end = pass.row_end;
-    }
-    header.pages = pages;
-    inputs.passes.push_back(headers.device + i);
-  }
-  sampling_.tasks = pack.add(std::span(samples.tasks));
-  sampling_.biases = pack.add(std::span(samples.biases));
-  sampling_.history = pack.add(std::span(samples.history));
-  sampling_.banned = pack.add(std::span(samples.banned));
-  sampling_.allowed = pack.add(std::span(samples.allowed));
-  pack.send();
-  return inputs;
-}
-
 // As many decoder layers as no cache holds, so that what is timed is reading their weights.
 void CudaExecutor::tune() {
   const auto begin = std::chrono::steady_clock::now();
-  const Inputs inputs = upload({}, {}, {}, inputs_, kMaxGraphRows);
+  const StepInputs inputs = upload_step({}, {}, {}, inputs_, kMaxGraphRows);
   const auto most = std::upper_bound(kGraphRows.begin(), kGraphRows.end(), padded_rows(info_.max_rows));
   const std::span<const std::int32_t> sizes(kGraphRows.begin(), most);
   const std::size_t layers = std::min<std::size_t>(weights_.layers.size(), 8);
@@ -299,7 +243,7 @@ void CudaExecutor::tune() {
   log(LogLevel::kInfo, concat("linear layers ", linear_layers_.summary(), "; tuned in ", seconds.count(), " s"));
 }
 
-void CudaExecutor::forward(const Inputs& inputs, std::int32_t rows) {
+void CudaExecutor::forward(const StepInputs& inputs, std::int32_t rows) {
   delta_pending_ = false;
   kernels::cuda::embed({.embedding = weights_.embedding.data(),
                         .tokens = inputs.tokens,
@@ -370,7 +314,7 @@ void CudaExecutor::add_to_hidden(LayerKind kind, const DeviceMatrix& weights, co
 }
 
 // Queries, and keys and values of all rows, before any row attends.
-void CudaExecutor::project_heads(const Inputs& inputs, std::int32_t rows, const DeviceLayer& layer, Bf16* kv) {
+void CudaExecutor::project_heads(const StepInputs& inputs, std::int32_t rows, const DeviceLayer& layer, Bf16* kv) {
   const kernels::cuda::QkvArgs heads = {.qkv = as<Bf16>(buffers_.qkv),
                                         .bias = layer.qkv_bias.data(),
                                         .q_norm = layer.q_norm.data(),
@@ -400,7 +344,7 @@ void CudaExecutor::project_heads(const Inputs& inputs, std::int32_t rows, const 
   }
 }
 
-void CudaExecutor::attend(const Inputs& inputs, std::int32_t rows, std::int64_t layer) {
+void CudaExecutor::attend(const StepInputs& inputs, std::int32_t rows, std::int64_t layer) {
   const DeviceLayer& weights = weights_.layers[static_cast<std::size_t>(layer)];
   auto* kv = as<Bf16>(pool_) + layer * info_.num_pages * page_elements(shape_);
   normalize(weights.attention_norm, rows, nullptr);
@@ -435,7 +379,7 @@ void CudaExecutor::expand(std::int32_t rows, const DeviceLayer& layer) {
   }
 }
 
-void CudaExecutor::head(const Inputs& inputs, std::int32_t first_logit, std::int32_t num_logits) {
+void CudaExecutor::head(const StepInputs& inputs, std::int32_t first_logit, std::int32_t num_logits) {
   normalize(weights_.final_norm, num_logits, inputs.logit_rows + first_logit);
   project_vocabulary(num_logits);
 }
@@ -458,7 +402,6 @@ void CudaExecutor::reserve_outcomes(const SamplePlan& samples) {
     outcomes_ = device_->allocate(outcome_capacity_);
     outcomes_host_ = device_->allocate_pinned(outcome_capacity_);
   }
-  sampling_.outcomes = as<SampleOutcome>(outcomes_);
   outcome_bytes_ = bytes;
 }
 
@@ -477,7 +420,7 @@ void CudaExecutor::sample(const SamplePlan& samples, std::int32_t first_logit, s
   for (auto task = begin; task < end; task += args.num_tasks) {
     const auto index = task - samples.tasks.begin();
     args.tasks = sampling_.tasks + index;
-    args.outcomes = sampling_.outcomes + index;
+    args.outcomes = as<SampleOutcome>(outcomes_) + index;
     args.num_tasks = static_cast<std::int32_t>(std::min<std::ptrdiff_t>(kMaxLogitRows, end - task));
     args.needs = kernels::cuda::sample_needs(&*task, args.num_tasks);
     kernels::cuda::sample(args, device_->stream());

@@ -18,8 +18,7 @@
 #include "model/cuda/cuda_weights.h"
 #include "model/cuda/device.h"
 #include "model/cuda/linear_layers.h"
-#include "model/cuda/sample_plan.h"
-#include "model/cuda/step_upload.h"
+#include "model/cuda/step_inputs.h"
 
 namespace multiverse {
 
@@ -33,14 +32,6 @@ class CudaExecutor final : public Executor {
   void execute(const StepPlan& plan, StepResult& result) override;
 
  private:
-  // Where a step's inputs lie on the device.
-  struct Inputs {
-    const std::int32_t* tokens = nullptr;
-    const std::int32_t* positions = nullptr;
-    const std::int32_t* slots = nullptr;
-    const std::int32_t* logit_rows = nullptr;
-    std::vector<const kernels::cuda::AttentionPlan*> passes;
-  };
   struct Buffers {
     Device::Memory hidden, angles, normed, qkv, queries, attention, gate_up, inner, delta;
     Device::Memory part_values, part_sums, logits, work, slices, filters;
@@ -52,18 +43,12 @@ class CudaExecutor final : public Executor {
   void capture_graphs();
   void run(const StepPlan& plan, StepResult& result);
 
-  // A step's arrays in one pack, with `capacity` rows and logits rows: those beyond the plan's are padding.
-  static std::int64_t input_bytes(const StepPlan& plan, const SamplePlan& samples,
-                                  const std::vector<AttentionPass>& passes, std::int32_t capacity);
-  Inputs upload(const StepPlan& plan, const SamplePlan& samples, const std::vector<AttentionPass>& passes,
-                StepUpload& pack, std::int32_t capacity);
-
-  void forward(const Inputs& inputs, std::int32_t rows);
-  void attend(const Inputs& inputs, std::int32_t rows, std::int64_t layer);
-  void project_heads(const Inputs& inputs, std::int32_t rows, const DeviceLayer& layer, kernels::cuda::Bf16* kv);
+  void forward(const StepInputs& inputs, std::int32_t rows);
+  void attend(const StepInputs& inputs, std::int32_t rows, std::int64_t layer);
+  void project_heads(const StepInputs& inputs, std::int32_t rows, const DeviceLayer& layer, kernels::cuda::Bf16* kv);
   void feed_forward(std::int32_t rows, const DeviceLayer& layer);
   // Logits of the rows that inputs.logit_rows names in [first_logit, first_logit + num_logits).
-  void head(const Inputs& inputs, std::int32_t first_logit, std::int32_t num_logits);
+  void head(const StepInputs& inputs, std::int32_t first_logit, std::int32_t num_logits);
   void normalize(const DeviceVector& weight, std::int32_t rows, const std::int32_t* gather);
   void expand(std::int32_t rows, const DeviceLayer& layer);
   void project_vocabulary(std::int32_t num_logits);
