@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
-#include <span>
 
 #include "multiverse/base/log.h"
 #include "multiverse/kernels/cuda/layers.h"
@@ -221,11 +220,10 @@ void CudaExecutor::run(const StepPlan& plan, StepResult& result) {
 void CudaExecutor::tune() {
   const auto begin = std::chrono::steady_clock::now();
   const StepInputs inputs = upload_step({}, {}, {}, inputs_, kMaxGraphRows);
-  const auto most = std::upper_bound(kGraphRows.begin(), kGraphRows.end(), padded_rows(info_.max_rows));
-  const std::span<const std::int32_t> sizes(kGraphRows.begin(), most);
+  const std::int32_t max_rows = padded_rows(info_.max_rows);
   const std::size_t layers = std::min<std::size_t>(weights_.layers.size(), 8);
   const auto tune = [&](LayerKind kind, const auto& compute) {
-    linear_layers_.tune(kind, sizes, [&](std::int32_t rows) {
+    linear_layers_.tune(kind, max_rows, [&](std::int32_t rows) {
       for (std::size_t i = 0; i < layers; ++i) compute(weights_.layers[i], rows);
     });
   };
@@ -238,7 +236,7 @@ void CudaExecutor::tune() {
   tune(LayerKind::kDown, [&](const DeviceLayer& layer, std::int32_t rows) {
     add_to_hidden(LayerKind::kDown, layer.down, {}, buffers_.inner, rows);
   });
-  linear_layers_.tune(LayerKind::kVocabulary, sizes, [&](std::int32_t rows) { project_vocabulary(rows); });
+  linear_layers_.tune(LayerKind::kVocabulary, max_rows, [&](std::int32_t rows) { project_vocabulary(rows); });
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
   log(LogLevel::kInfo, concat("linear layers ", linear_layers_.summary(), "; tuned in ", seconds.count(), " s"));
 }

@@ -9,8 +9,10 @@
 namespace multiverse {
 namespace {
 
-// Beyond these a pass of the kernel over the weights is not enough, and the library is faster.
-constexpr std::int32_t kMostByTiles = 16, kMostByShares = 64;
+// Rows at which methods are compared: up to each, and beyond the one before it, a choice holds. Beyond the last, and
+// for tiles beyond 16, a pass of the kernel over the weights is not enough, and the library is faster.
+constexpr std::array<std::int32_t, 6> kTunedRows = {1, 4, 8, 16, 32, 64};
+constexpr std::int32_t kMostByTiles = 16;
 
 std::size_t index_of(LayerKind kind) {
   return static_cast<std::size_t>(kind);
@@ -48,12 +50,11 @@ void LinearLayers::compute(LayerKind kind, kernels::cuda::LinearArgs args) const
   kernels::cuda::linear(args, device_.stream());
 }
 
-void LinearLayers::tune(LayerKind kind, std::span<const std::int32_t> rows,
-                        const std::function<void(std::int32_t)>& work) {
+void LinearLayers::tune(LayerKind kind, std::int32_t max_rows, const std::function<void(std::int32_t)>& work) {
   if (deterministic_) return;
   Choices& choices = choices_[index_of(kind)];
-  for (const std::int32_t count : rows) {
-    if (count > kMostByShares) break;
+  for (const std::int32_t count : kTunedRows) {
+    if (count > max_rows) break;
     LayerMethod fastest = LayerMethod::kShares;
     double least = std::numeric_limits<double>::infinity();
     for (const LayerMethod method : {LayerMethod::kShares, LayerMethod::kTiles, LayerMethod::kLibrary}) {

@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <functional>
 #include <map>
-#include <span>
 #include <string>
 
 #include "multiverse/kernels/cuda/linear.h"
@@ -28,10 +27,10 @@ class LinearLayers {
   // By one of our kernels: method() says which. `args` without method and scratch.
   void compute(LayerKind kind, kernels::cuda::LinearArgs args) const;
 
-  // Times work(rows), which computes such layers as method() says, with each method, and keeps the fastest for each of
-  // `rows`, which ascend. Measured at each start: it takes a fraction of a second, and a file of choices would have to
-  // name card, driver and versions.
-  void tune(LayerKind kind, std::span<const std::int32_t> rows, const std::function<void(std::int32_t)>& work);
+  // Times work(rows), which computes such layers as method() says, with each method at several numbers of rows up to
+  // max_rows, and keeps the fastest. Measured at each start: it takes a fraction of a second, and a file of choices
+  // would have to name card, driver and versions.
+  void tune(LayerKind kind, std::int32_t max_rows, const std::function<void(std::int32_t)>& work);
   // The choices, for the log.
   std::string summary() const;
 

@@ -8,8 +8,8 @@ namespace multiverse {
 
 using kernels::cuda::AttentionPlan;
 
-std::int64_t step_input_bytes(const StepPlan& plan, const SamplePlan& samples,
-                              const std::vector<AttentionPass>& passes, std::int32_t capacity) {
+std::int64_t step_input_bytes(const StepPlan& plan, const SamplePlan& samples, const std::vector<AttentionPass>& passes,
+                              std::int32_t capacity) {
   const auto size = [](const auto& list) {
     using Element = typename std::decay_t<decltype(list)>::value_type;
     return StepUpload::padded<Element>(static_cast<std::int64_t>(list.size()));

@@ -25,8 +25,8 @@ struct StepInputs {
 };
 
 // `capacity`: rows and logits rows that are sent; those beyond the plan's are padding.
-std::int64_t step_input_bytes(const StepPlan& plan, const SamplePlan& samples,
-                              const std::vector<AttentionPass>& passes, std::int32_t capacity);
+std::int64_t step_input_bytes(const StepPlan& plan, const SamplePlan& samples, const std::vector<AttentionPass>& passes,
+                              std::int32_t capacity);
 // Enqueues the copy. `pack` has room for step_input_bytes().
 StepInputs upload_step(const StepPlan& plan, const SamplePlan& samples, const std::vector<AttentionPass>& passes,
                        StepUpload& pack, std::int32_t capacity);
