@@ -14,6 +14,7 @@ def test_hostile_text_is_text(scripted, open_window):
     expect(page.locator(".answer pre code")).to_have_text('print("<script>")\n')
     expect(page.locator(".answer strong")).to_have_text("bold")
     assert page.locator(".answer img, .answer script, .answer a, .answer b").count() == 0
+    expect(page.locator(".answer .line", has=page.locator("mark"))).to_have_text("[link](javascript:alert(1)) </Path> end")
     assert page.title() != "owned"
     assert "<img src=x onerror=" in page.locator(".answer").inner_text()
     page.get_by_role("button", name="Text").click()

@@ -116,7 +116,7 @@ def test_dropped_files(server, open_window):
     expect(page.locator(".malformed-list li")).to_have_text("</Goal> line 12, column 8")
     page.get_by_role("button", name="Columns").click()
     expect(page.locator("[data-id='1.1'] mark.malformed")).to_have_text("</Goal>")
-    expect(page.locator("[data-id='1.1'] .body")).to_contain_text("more")
+    expect(page.locator("[data-id='1.1'] .body .line")).to_have_text("one </Goal> more")
     window.shot("malformed")
     accessibility(window, "malformed")
     page.get_by_role("button", name="Text").click()

@@ -71,6 +71,7 @@ export class Prose {
   #language = ''; // what the fence says
   #display = null; // lines of an open display formula
   #empty = 0;
+  #open = null; // a line that goes on after something of ours
 
   constructor() {
     this.node = el('div.prose');
@@ -93,10 +94,13 @@ export class Prose {
     if (this.#display) this.#giveUpDisplay();
   }
 
-  // Something of ours between the text.
+  // Something of ours between the text, in the line that is being written.
   insert(node) {
+    const begun = this.#tail !== '';
     this.finish();
-    this.node.append(node);
+    const line = this.node.lastElementChild;
+    this.#open ??= begun && line?.matches('.line') ? line : this.node.appendChild(el('div.line'));
+    this.#open.append(node);
     this.hasText = true;
   }
 
@@ -108,8 +112,8 @@ export class Prose {
     }
     if (!this.#tailLine) {
       this.#tailNode = document.createTextNode('');
-      this.#tailLine = el('div.line.tail', {}, this.#tailNode);
-      this.node.append(this.#tailLine);
+      this.#tailLine = el(this.#open ? 'span.tail' : 'div.line.tail', {}, this.#tailNode);
+      (this.#open ?? this.node).append(this.#tailLine);
     }
     const shown = this.#tailNode.data;
     if (this.#tail.startsWith(shown)) this.#tailNode.appendData(this.#tail.slice(shown.length));
@@ -119,6 +123,11 @@ export class Prose {
   #line(line) {
     this.#tailLine?.remove();
     this.#tailLine = null;
+    if (this.#open) {
+      this.#open.append(...inlineNodes(line));
+      this.#open = null;
+      return;
+    }
     const fence = /^\s*```\s*([\w+#-]*)/.exec(line);
     if (fence) {
       this.#fence(fence[1]);
