@@ -12,6 +12,17 @@ PageRef::~PageRef() {
   if (pool_ != nullptr) pool_->release(page_);
 }
 
+void PageList::push_back(PageRef page) {
+  CHECK(ids_.empty() || page.pool_ == pool_, "page ", page.page_, " is of another pool than those before it");
+  ids_.push_back(page.page_);
+  pool_ = std::exchange(page.pool_, nullptr);  // the reference is the list's now
+}
+
+void PageList::clear() {
+  for (auto id = ids_.rbegin(); id != ids_.rend(); ++id) pool_->release(*id);
+  ids_.clear();
+}
+
 PagePool::PagePool(std::int32_t num_pages) {
   CHECK(num_pages > 0, "a page pool of ", num_pages, " pages");
   pages_.resize(static_cast<std::size_t>(num_pages));
@@ -34,10 +45,10 @@ std::optional<PageRef> PagePool::allocate() {
   return PageRef(this, page);
 }
 
-void PagePool::publish(const PageRef& page, const PageKey& key) {
-  CHECK(page.pool_ == this, "page ", page.page_, " is not of this pool");
-  Page& entry = at(page.page_);
-  if (entry.published || !by_key_.emplace(key, page.page_).second) return;
+void PagePool::publish(std::int32_t page, const PageKey& key) {
+  Page& entry = at(page);
+  CHECK(entry.references > 0, "page ", page, " is published without a reference");
+  if (entry.published || !by_key_.emplace(key, page).second) return;
   entry.published = true;
   entry.key = key;
 }

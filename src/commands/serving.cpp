@@ -28,6 +28,7 @@ Result<EngineConfig> engine_config(const ServerConfig& config, const GenerationC
   EngineConfig engine;
   engine.max_rows = narrow(config.max_rows);
   engine.max_prefill_tokens = narrow(config.max_prefill_tokens);
+  engine.prefill_stretch = config.prefill_stretch;
   engine.max_queued_requests = narrow(config.max_queued_requests);
   engine.max_queued_tokens = config.max_queued_tokens;
   engine.max_queued_pages = config.max_queued_pages;

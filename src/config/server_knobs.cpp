@@ -183,6 +183,16 @@ std::vector<Knob> memory_knobs() {
        .min = 1,
        .max = 1'000'000},
       {.group = group,
+       .name = "prefill_stretch",
+       .member = &C::prefill_stretch,
+       .value = "X",
+       .description =
+           "A step that computes prompt tokens beside decoding branches takes at most so many times what it would take "
+           "without them, as far as one token allows. 0 always computes max_prefill_tokens.",
+       .example = "3",
+       .min = 0,
+       .max = 1000},
+      {.group = group,
        .name = "max_queued_requests",
        .member = &C::max_queued_requests,
        .value = "N",

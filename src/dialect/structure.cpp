@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "multiverse/base/check.h"
+
 namespace multiverse {
 namespace {
 
@@ -14,7 +16,7 @@ class Reader {
          std::int32_t prompt_tokens)
       : tokens_(tokens), dialect_(dialect), limits_(limits), prompt_tokens_(prompt_tokens) {
     out_.forced.reserve(tokens.size());
-    out_.open.emplace_back();
+    out_.open.emplace_back().paths_left = limits.max_total_paths;
   }
 
   Structure read() {
@@ -32,7 +34,7 @@ class Reader {
 
   ForkLimits fork_limits() const {
     const auto depth = static_cast<std::int32_t>(out_.open.size());
-    return {std::min(limits_.max_paths, limits_.max_total_paths - total_paths_),
+    return {std::min(limits_.max_paths, out_.open.back().paths_left),
             depth <= std::min(limits_.max_depth, dialect_.max_depth)};
   }
 
@@ -168,6 +170,7 @@ class Reader {
     fork.path_view = parent.context;
     fork.path_chain = {fork_position_ + 1, parent.chain.token_depth, parent.chain.step};
     fork.number = ++parent.forks;
+    fork.path_budget = split_path_budget(parent.paths_left, fork.labels.size());
     parent.open_forks.push_back(std::move(fork));
   }
 
@@ -185,7 +188,7 @@ class Reader {
     path.context = fork.path_view;
     path.lineage = {parent.lineage.previous, true, {}};
     path.chain = fork.path_chain;
-    ++total_paths_;
+    path.paths_left = fork.path_budget;
     if (i >= prompt_tokens_) count_path(fork);
     open_paths_.push_back(out_.paths.size());
     out_.paths.push_back({path.address, path.label, i, i, 0, false});
@@ -234,6 +237,8 @@ class Reader {
     for (OpenFork& outer : parent.open_forks) {
       if (&outer != &fork) outer.path_view.insert(outer.path_view.end(), written, path.context.end());
     }
+    // A text may fork between two paths, beyond what was kept for them.
+    parent.paths_left = std::max(0, parent.paths_left - (fork.path_budget - path.paths_left));
     parent.lineage.joined.push_back(path.lineage.previous);
     fork.last_position = std::max(fork.last_position, path_end_position_);
     fork.join_token_depth = std::max(fork.join_token_depth, path.chain.token_depth);
@@ -287,7 +292,6 @@ class Reader {
   std::int32_t fork_position_ = 0;
   bool closed_path_ = false;  // </Path> was read, its separator not yet
   std::int32_t path_end_position_ = 0;
-  std::int32_t total_paths_ = 0;
   std::vector<std::size_t> open_paths_;  // indices into out_.paths, of out_.open but its root
 };
 
@@ -300,6 +304,13 @@ std::string to_string(const BranchAddress& address) {
     out += std::to_string(address[i]);
   }
   return out;
+}
+
+std::int32_t split_path_budget(std::int32_t& left, std::size_t paths) {
+  const auto count = static_cast<std::int32_t>(paths);
+  CHECK(count > 0 && count <= left, "a fork of ", count, " paths where ", left, " may begin");
+  left -= count;
+  return left / count;
 }
 
 Structure read_structure(std::span<const std::int32_t> tokens, const Dialect& dialect, const StructureLimits& limits,

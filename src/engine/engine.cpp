@@ -96,6 +96,7 @@ SchedulerConfig scheduler_config(const EngineConfig& config) {
   SchedulerConfig out;
   out.max_rows = config.max_rows;
   out.max_prefill_tokens = config.max_prefill_tokens;
+  out.prefill_stretch = config.prefill_stretch;
   out.prefix_cache = config.prefix_cache;
   out.priority_step = config.priority_step;
   out.tree.max_model_len = config.max_model_len;
@@ -410,6 +411,7 @@ void EngineThread::snapshot() {
   stats.generation_tokens_total = counters.generation_tokens;
   stats.prefix_query_tokens_total = counters.prefix_query_tokens;
   stats.prefix_hit_tokens_total = counters.cached_prompt_tokens;
+  stats.prefix_evictions_total = scheduler_.evictions();
   stats.forks_total = counters.forks;
   stats.joins_total = counters.joins;
   stats.malformed_total = counters.malformed;

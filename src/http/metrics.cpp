@@ -49,6 +49,8 @@ void write_counters(MetricsText& page, const EngineStats& stats) {
               stats.prefix_query_tokens_total);
   page.single("prefix_cache_hit_tokens_total", "counter", "Prompt tokens found in the prefix index.",
               stats.prefix_hit_tokens_total);
+  page.single("prefix_cache_evictions_total", "counter", "Pages whose content was given up for new ones.",
+              stats.prefix_evictions_total);
   page.single("forks_total", "counter", "Forks of a branch into paths.", stats.forks_total);
   page.single("joins_total", "counter", "Joins of all paths of a fork.", stats.joins_total);
   page.single("malformed_total", "counter", "Control tokens kept as ordinary ones.", stats.malformed_total);

@@ -47,11 +47,11 @@ void Scheduler::stop_waiting(Entry& entry) {
 void Scheduler::admit() {
   reserve_per_branch_ =
       std::max(config_.reserve.least, reserve_per_branch_ * std::exp2(-1.0 / config_.reserve.half_life_steps));
-  std::int32_t branches = branches_running();
+  std::int32_t branches = config_.reserve.per_request ? num_running() : branches_running();
   while (!waiting_.empty() && num_running() < config_.max_rows) {
     Entry& next = **waiting_.begin();
     if (!try_admit(next, static_cast<std::int32_t>(std::ceil(branches * reserve_per_branch_)))) return;
-    branches += next.tree->running_branches();
+    branches += config_.reserve.per_request ? 1 : next.tree->running_branches();
   }
 }
 

@@ -30,19 +30,16 @@ namespace {
 PageId first_shared_page(const RequestTree& request) {
   if (request.first_segment() < 0) return -1;
   const Segment& head = request.segment(request.first_segment());
-  return head.computed >= kSplitTokens ? head.pages.front().id() : -1;
+  return head.computed >= kSplitTokens ? head.pages[0] : -1;
 }
 
 std::int32_t common_pages(const RequestTree& a, const RequestTree& b) {
   const Segment& left = a.segment(a.first_segment());
   const Segment& right = b.segment(b.first_segment());
   const std::int32_t most = std::min(left.computed, right.computed) / kPageTokens;
-  std::int32_t common = 0;
-  while (common < most &&
-         left.pages[static_cast<std::size_t>(common)].id() == right.pages[static_cast<std::size_t>(common)].id()) {
-    ++common;
-  }
-  return common;
+  const auto pages = left.pages.ids().first(static_cast<std::size_t>(most));
+  return static_cast<std::int32_t>(std::mismatch(pages.begin(), pages.end(), right.pages.ids().begin()).first -
+                                   pages.begin());
 }
 
 }  // namespace
@@ -58,13 +55,9 @@ void select_runs(RequestTree& request, bool recomputing, StepBudget& budget, std
     budget.rows -= count;
     if (prefill) budget.prefill_rows -= count;
     segment.planned = count;
-    runs.push_back({&request, id, count});
+    const auto pages = static_cast<std::int32_t>(segment.pages.size());
+    runs.push_back({&request, id, count, pages_for(segment.computed + count) - pages});
   });
-}
-
-std::int32_t pages_needed(const PlannedRun& run) {
-  const Segment& segment = run.request->segment(run.segment);
-  return pages_for(segment.computed + run.count) - static_cast<std::int32_t>(segment.pages.size());
 }
 
 void Planner::build(std::vector<PlannedRun>& runs, StepPlan& plan, std::vector<PlannedSample>& samples) {
@@ -73,42 +66,28 @@ void Planner::build(std::vector<PlannedRun>& runs, StepPlan& plan, std::vector<P
   run_rows_.clear();
   num_banned_ = 0;
   group_requests(runs);
-  std::size_t draws = 0;
-  for (const PlannedRun& run : runs) {
-    if (run.request->segment(run.segment).branch >= 0) ++draws;
+  // Group by group: what the rows of a request took from memory is still near when its items are made.
+  for (const Group& group : groups_) {
+    for (std::size_t run = group.begin; run < group.end; ++run) {
+      run_rows_.push_back(static_cast<std::int32_t>(plan.rows.size()));
+      add_rows(runs[run], plan, samples);
+    }
+    add_items(runs, group, plan);
   }
-  if (banned_.size() < draws) banned_.resize(draws);  // before any span into it is taken
-  for (const PlannedRun& run : runs) {
-    run_rows_.push_back(static_cast<std::int32_t>(plan.rows.size()));
-    add_rows(run, plan, samples);
-  }
-  for (const Group& group : groups_) add_items(runs, group, plan);
 }
 
 // Requests whose first segments begin with the same page become neighbours, in their order of appearance. The runs of
 // one request already stand together.
 void Planner::group_requests(std::vector<PlannedRun>& runs) {
-  group_of_page_.clear();
-  std::vector<std::pair<std::int32_t, PlannedRun>> ordered;
-  ordered.reserve(runs.size());
-  std::int32_t num_groups = 0;
-  for (const PlannedRun& run : runs) {
-    std::int32_t group = 0;
-    if (!ordered.empty() && ordered.back().second.request == run.request) {
-      group = ordered.back().first;
-    } else {
-      const PageId page = first_shared_page(*run.request);
-      group = page < 0 ? num_groups : group_of_page_.try_emplace(page, num_groups).first->second;
-      num_groups = std::max(num_groups, group + 1);
-    }
-    ordered.emplace_back(group, run);
-  }
+  number_groups(runs);
   const auto by_group = [](const auto& a, const auto& b) { return a.first < b.first; };
-  std::stable_sort(ordered.begin(), ordered.end(), by_group);
+  if (!std::is_sorted(grouped_.begin(), grouped_.end(), by_group)) {
+    std::stable_sort(grouped_.begin(), grouped_.end(), by_group);
+    for (std::size_t i = 0; i < runs.size(); ++i) runs[i] = grouped_[i].second;
+  }
   groups_.clear();
   for (std::size_t i = 0; i < runs.size(); ++i) {
-    runs[i] = ordered[i].second;
-    if (i == 0 || ordered[i].first != ordered[i - 1].first) {
+    if (i == 0 || grouped_[i].first != grouped_[i - 1].first) {
       groups_.push_back({i, i, 0});
     } else if (runs[i].request != runs[i - 1].request) {
       Group& group = groups_.back();
@@ -121,13 +100,37 @@ void Planner::group_requests(std::vector<PlannedRun>& runs) {
   for (Group& group : groups_) group.shared_pages = group.shared_pages / kSplitPages * kSplitPages;
 }
 
+// Fills grouped_. Groups are numbered as they appear.
+void Planner::number_groups(const std::vector<PlannedRun>& runs) {
+  grouped_.clear();
+  std::int32_t num_groups = 0;
+  for (const PlannedRun& run : runs) {
+    std::int32_t group = num_groups;
+    if (!grouped_.empty() && grouped_.back().second.request == run.request) {
+      group = grouped_.back().first;
+    } else if (const PageId page = first_shared_page(*run.request); page >= 0) {
+      const auto index = static_cast<std::size_t>(page);
+      if (index >= group_of_page_.size()) group_of_page_.resize(index + 1, -1);
+      if (group_of_page_[index] < 0) group_of_page_[index] = num_groups;
+      group = group_of_page_[index];
+    }
+    num_groups = std::max(num_groups, group + 1);
+    grouped_.emplace_back(group, run);
+  }
+  for (const auto& [group, run] : grouped_) {
+    if (const PageId page = first_shared_page(*run.request); page >= 0) {
+      group_of_page_[static_cast<std::size_t>(page)] = -1;
+    }
+  }
+}
+
 void Planner::add_rows(const PlannedRun& run, StepPlan& plan, std::vector<PlannedSample>& samples) {
   const Segment& segment = run.request->segment(run.segment);
   const auto first_row = static_cast<std::int32_t>(plan.rows.size());
   for (std::int32_t i = 0; i < run.count; ++i) {
     const std::int32_t index = segment.computed + i;
     plan.rows.push_back({segment.tokens[static_cast<std::size_t>(index)], segment.first_position + index,
-                         segment.pages[static_cast<std::size_t>(index / kPageTokens)].id(), index % kPageTokens});
+                         segment.pages[static_cast<std::size_t>(index / kPageTokens)], index % kPageTokens});
   }
   if (segment.text_begin >= 0 && run.request->request().prompt_top_logprobs >= 0) {
     add_prompt_logprobs(run, first_row, plan, samples);
@@ -150,6 +153,8 @@ void Planner::add_draw(const PlannedRun& run, std::int32_t row, StepPlan& plan, 
     given = request.request().recording->token(branch.address, branch.num_tokens);
     if (given < 0) return;  // the text ends in this branch; others go on
   }
+  // A span into an inner vector outlives the outer one's growth.
+  if (num_banned_ == banned_.size()) banned_.emplace_back();
   std::vector<TokenId>& banned = banned_[num_banned_++];
   banned.clear();
   request.append_banned(sample, branch, banned);
@@ -199,10 +204,8 @@ void Planner::add_item(const Segment& segment, std::int32_t skip_pages, const At
   added.first_page = static_cast<std::int32_t>(plan.pages.size());
   added.num_tokens -= skip_pages * kPageTokens;
   if (added.num_tokens <= 0) return;
-  const std::int32_t pages = pages_for(item.num_tokens);
-  for (std::int32_t page = skip_pages; page < pages; ++page) {
-    plan.pages.push_back(segment.pages[static_cast<std::size_t>(page)].id());
-  }
+  const auto pages = segment.pages.ids().first(static_cast<std::size_t>(pages_for(item.num_tokens)));
+  plan.pages.insert(plan.pages.end(), pages.begin() + skip_pages, pages.end());
   plan.items.push_back(added);
 }
 

@@ -160,9 +160,9 @@ void RequestTree::end_step() {
 
 // ── Structure ──
 
-ForkLimits RequestTree::fork_limits(const Sample& sample, const Branch& branch) const {
+ForkLimits RequestTree::fork_limits(const Branch& branch) const {
   const StructureLimits& limits = request_.limits;
-  return {std::min(limits.max_paths, limits.max_total_paths - sample.total_paths),
+  return {std::min(limits.max_paths, branch.paths_left),
           static_cast<std::int32_t>(branch.depth()) < std::min(limits.max_depth, dialect_->max_depth)};
 }
 
@@ -170,7 +170,7 @@ ForkLimits RequestTree::fork_limits(const Sample& sample, const Branch& branch) 
 Grammar::Outcome RequestTree::advance_grammar(const Place& at, TokenId token) {
   if (dialect_ == nullptr) return {};
   Branch& branch = branch_at(at);
-  const Grammar::Outcome outcome = branch.grammar.advance(*dialect_, token, fork_limits(sample_at(at), branch));
+  const Grammar::Outcome outcome = branch.grammar.advance(*dialect_, token, fork_limits(branch));
   if (outcome.malformed) ++sample_at(at).statistics.malformed;
   return outcome;
 }
@@ -220,6 +220,7 @@ void RequestTree::fork(const Place& at) {
     state.labels.resize(static_cast<std::size_t>(paths));
   }
   if (!can_fork(at, state)) return;
+  state.path_budget = split_path_budget(branch.paths_left, branch.grammar.labels().size());
   if (!append_forced(at, forced_next(branch, {dialect_->separator}))) return;
   const SegmentId parent_segment = branch.own;
   freeze(at);
@@ -301,7 +302,7 @@ std::vector<BranchId> RequestTree::add_children(const Place& at) {
     ++fork.unfinished;
     children.push_back(id);
     ++sample.waiting;
-    ++sample.total_paths;
+    child.paths_left = fork.state.path_budget;
     ++sample.statistics.paths;
     sample.statistics.max_depth = std::max(sample.statistics.max_depth, static_cast<std::int64_t>(child.depth()));
   }
@@ -397,7 +398,7 @@ bool RequestTree::is_end_token(TokenId token) const {
 
 void RequestTree::append_banned(const Sample& sample, const Branch& branch, std::vector<TokenId>& banned) const {
   const bool strict = request_.strict && dialect_ != nullptr;
-  if (strict) branch.grammar.append_banned(*dialect_, fork_limits(sample, branch), banned);
+  if (strict) branch.grammar.append_banned(*dialect_, fork_limits(branch), banned);
   const bool inside = strict && (branch.grammar.in_block() || branch.depth() > 0);
   if (inside || sample.generated < request_.min_tokens) {
     banned.insert(banned.end(), options_.eos_tokens.begin(), options_.eos_tokens.end());

@@ -29,6 +29,7 @@ void RequestTree::end_path(const Place& at, std::int32_t end_position) {
   Fork& fork = branch_at(parent).open_forks.back();
   fork.state.last_position = std::max(fork.state.last_position, end_position);
   fork.state.join_token_depth = std::max(fork.state.join_token_depth, branch_at(at).chain.token_depth);
+  branch_at(parent).paths_left -= fork.state.path_budget - branch_at(at).paths_left;
   if (--fork.unfinished == 0 && !branch_at(parent).cut) {
     join(parent);
   } else if (sample_at(at).cut && sample_at(at).running + sample_at(at).waiting == 0) {
@@ -107,7 +108,7 @@ void RequestTree::finish_sample(std::int32_t sample, FinishReason reason) {
     if (dropped.frozen && !dropped.complete()) --incomplete_frozen;
     num_tokens_ -= dropped.size();
     if (keep_for_logprobs(*id)) continue;
-    while (!dropped.pages.empty()) dropped.pages.pop_back();
+    dropped.pages.clear();
     dropped.tokens.clear();
     dropped.computed = 0;
   }
@@ -173,7 +174,7 @@ void RequestTree::drop_pages() {
   incomplete_frozen = 0;
   for (auto id = order.rbegin(); id != order.rend(); ++id) {
     Segment& dropped = segment(*id);
-    while (!dropped.pages.empty()) dropped.pages.pop_back();
+    dropped.pages.clear();
     dropped.computed = 0;
     dropped.chained_pages = 0;
     dropped.chain_key = dropped.start_key;

@@ -108,6 +108,7 @@ void RequestTree::open_branches(std::int32_t sample, const Structure& structure)
     branch.chain = {open.chain.position, 0, 0};
     branch.num_tokens = open.num_tokens;
     branch.forks = open.forks;
+    branch.paths_left = open.paths_left;
     for (const OpenFork& fork : open.open_forks) {
       branch.open_forks.push_back({fork, {}, 0});
       branch.open_forks.back().state.path_chain = {fork.fork_position + 1, 0, 0};

@@ -52,13 +52,15 @@ std::vector<std::int32_t> shares(std::span<const std::int32_t> demands, std::int
   return shares_in_order(demands, most, order);
 }
 
-// Half for the first prompt, the other half divided among the others, and to the first what they leave: prompts in step
-// with each other would all be late, and short ones must not wait for a long one.
+// Half for the first prompt (of an odd number the greater part every other turn), the other half divided among the
+// others, and to the first what they leave: prompts in step with each other would all be late, and short ones must not
+// wait for a long one.
 std::vector<std::int32_t> half_to_the_first(std::vector<std::int32_t> demands, std::int32_t most, std::int64_t turn) {
   const auto first = std::find_if(demands.begin(), demands.end(), [](std::int32_t demand) { return demand > 0; });
   if (first == demands.end()) return demands;
   const std::int32_t wanted = std::exchange(*first, 0);
-  std::vector<std::int32_t> shares = equal_shares(demands, most - std::min(wanted, most - most / 2), turn);
+  const std::int32_t half = (most + (turn % 2 == 0 ? 1 : 0)) / 2;
+  std::vector<std::int32_t> shares = equal_shares(demands, most - std::min(wanted, half), turn);
   const std::int32_t left = most - std::accumulate(shares.begin(), shares.end(), 0);
   shares[static_cast<std::size_t>(first - demands.begin())] = std::min(wanted, left);
   return shares;

@@ -3,11 +3,24 @@
 #include "multiverse/scheduler/scheduler.h"
 
 #include <algorithm>
+#include <iterator>
 #include <variant>
 
 #include "multiverse/base/check.h"
 
 namespace multiverse {
+namespace {
+
+bool has_long_tails(RequestTree& tree) {
+  bool found = false;
+  tree.for_each_segment([&](SegmentId id) {
+    const Segment& segment = tree.segment(id);
+    found = found || (!segment.deferred && segment.size() - segment.computed > 1);
+  });
+  return found;
+}
+
+}  // namespace
 
 Scheduler::Scheduler(Executor& executor, const Dialect* dialect, SchedulerConfig config, const Clock& clock)
     : executor_(executor),
@@ -15,7 +28,8 @@ Scheduler::Scheduler(Executor& executor, const Dialect* dialect, SchedulerConfig
       config_(std::move(config)),
       clock_(clock),
       pool_(executor.info().num_pages),
-      reserve_per_branch_(config_.reserve.least) {}
+      reserve_per_branch_(config_.reserve.least),
+      pace_(config_.max_prefill_tokens, config_.prefill_stretch) {}
 
 void Scheduler::step() {
   preempted_.clear();
@@ -90,24 +104,33 @@ void Scheduler::expire_deadlines() {
 // ── Events and ends ──
 
 void Scheduler::collect_all() {
-  for (Entry* entry : running_) collect(*entry);
+  for (Entry* entry : running_) {
+    if (entry->state == Entry::State::kDone) continue;  // with a failed step
+    entry->tree->end_step();
+    if (entry->recomputing) entry->recomputing = has_long_tails(*entry->tree);
+    collect(*entry);
+  }
   sweep();
 }
 
 void Scheduler::collect(Entry& entry) {
   if (entry.state == Entry::State::kDone || entry.prompt_logprobs_left > 0) return;
   RequestTree& tree = *entry.tree;
-  for (Event& event : tree.events) {
-    if (const auto* token = std::get_if<TokenEvent>(&event); token != nullptr) ++counters_.generation_tokens;
+  for (const Event& event : tree.events) {
+    if (std::holds_alternative<TokenEvent>(event)) ++counters_.generation_tokens;
     if (std::holds_alternative<ForkEvent>(event)) ++counters_.forks;
     if (std::holds_alternative<JoinEvent>(event)) ++counters_.joins;
     if (const auto* end = std::get_if<SampleEndEvent>(&event); end != nullptr) {
       counters_.malformed += end->parallel.malformed;
     }
-    entry.events.push_back(std::move(event));
   }
   if (!tree.events.empty()) tell(entry);
-  tree.events.clear();
+  if (entry.events.empty()) {
+    entry.events.swap(tree.events);
+  } else {
+    std::move(tree.events.begin(), tree.events.end(), std::back_inserter(entry.events));
+    tree.events.clear();
+  }
   if (tree.finished()) finish(entry, std::nullopt);
 }
 
@@ -182,7 +205,7 @@ void Scheduler::check_integrity() const {
       CHECK(entry->state == Entry::State::kRunning || segment.pages.empty(), "request ", id,
             " does not run and holds pages");
       if (segment.frozen && !segment.complete()) ++incomplete;
-      for (const PageRef& page : segment.pages) held.push_back(page.id());
+      held.insert(held.end(), segment.pages.ids().begin(), segment.pages.ids().end());
     });
     CHECK(incomplete == entry->tree->incomplete_frozen, "request ", id, " has ", incomplete,
           " incomplete frozen segments, ", entry->tree->incomplete_frozen, " counted");

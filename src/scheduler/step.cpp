@@ -10,15 +10,6 @@ namespace {
 
 constexpr StepBudget kUnlimited{std::numeric_limits<std::int32_t>::max(), std::numeric_limits<std::int32_t>::max()};
 
-bool has_long_tails(RequestTree& tree) {
-  bool found = false;
-  tree.for_each_segment([&](SegmentId id) {
-    const Segment& segment = tree.segment(id);
-    found = found || (!segment.deferred && segment.size() - segment.computed > 1);
-  });
-  return found;
-}
-
 std::int64_t tokens_generated(const RequestTree& tree) {
   std::int64_t tokens = 0;
   for (const Sample& sample : tree.samples) tokens += sample.generated;
@@ -36,9 +27,15 @@ void Scheduler::plan() {
   reserve();
 }
 
-// All that the requests could compute, where that is not too much; else each gets its share of the rows.
 void Scheduler::select() {
-  const StepBudget most{config_.max_rows, config_.max_prefill_tokens};
+  const std::int32_t paced = pace_.budget(decoding_);
+  select_within({config_.max_rows, paced});
+  // Nothing decodes any more.
+  if (runs_.empty() && paced == 0) select_within({config_.max_rows, config_.max_prefill_tokens});
+}
+
+// All that the requests could compute, where that is not too much; else each gets its share of the rows.
+void Scheduler::select_within(const StepBudget& most) {
   budgets_.assign(running_.size(), kUnlimited);
   if (take_runs(most)) return;
   share_rows(demands_, most, config_.sharing, counters_.steps, budgets_);
@@ -67,12 +64,16 @@ bool Scheduler::take_runs(const StepBudget& most) {
 
 std::int32_t Scheduler::pages_wanted() const {
   std::int32_t pages = 0;
-  for (const PlannedRun& run : runs_) pages += pages_needed(run);
+  for (const PlannedRun& run : runs_) pages += run.new_pages;
   return pages;
 }
 
 // Pages for the runs, in their order; a run without pages waits, and so do those that would see it.
 void Scheduler::reserve() {
+  if (pages_wanted() <= pool_.available()) {
+    for (const PlannedRun& run : runs_) take_pages(run);
+    return;
+  }
   std::vector<PlannedRun> kept;
   kept.reserve(runs_.size());
   for (const PlannedRun& run : runs_) {
@@ -90,9 +91,10 @@ void Scheduler::reserve() {
 }
 
 bool Scheduler::take_pages(const PlannedRun& run) {
-  Segment& segment = run.request->segment(run.segment);
-  if (pages_needed(run) > pool_.available()) return false;
-  for (std::int32_t pages = pages_needed(run); pages > 0; --pages) segment.pages.push_back(*pool_.allocate());
+  if (run.new_pages > pool_.available()) return false;
+  for (std::int32_t pages = run.new_pages; pages > 0; --pages) {
+    run.request->segment(run.segment).pages.push_back(*pool_.allocate());
+  }
   return true;
 }
 
@@ -112,7 +114,15 @@ bool Scheduler::execute() {
     runs_.clear();
     return false;
   }
-  counters_.execution += clock_.now() - begin;
+  const Nanoseconds took = clock_.now() - begin;
+  counters_.execution += took;
+  std::int32_t prefill = 0;
+  decoding_ = 0;
+  for (const RowDemand& demand : demands_) {
+    prefill += demand.prefill;
+    decoding_ += demand.decode;
+  }
+  pace_.after_step(decoding_, prefill, took);
   CHECK(result_.samples.size() == plan_.samples.size(), "the executor answered ", result_.samples.size(), " of ",
         plan_.samples.size(), " samples");
   return true;
@@ -128,10 +138,6 @@ void Scheduler::commit() {
   }
   runs_.clear();
   for (std::size_t i = 0; i < planned_samples_.size(); ++i) commit_sample(planned_samples_[i], result_.samples[i]);
-  for (Entry* entry : running_) {
-    entry->tree->end_step();
-    if (entry->recomputing) entry->recomputing = has_long_tails(*entry->tree);
-  }
 }
 
 void Scheduler::publish(Segment& segment) {

@@ -138,5 +138,33 @@ TEST(PageHash, AChainDoesNotDependOnHowItIsCut) {
   EXPECT_NE(join_key(whole, paths), join_key(whole, swapped));
 }
 
+TEST(PageList, HoldsWhatIsPutIntoItAndLetsItsTailGoFirst) {
+  PagePool pool(4);
+  std::vector<std::int32_t> ids;
+  {
+    PageList list;
+    for (std::int32_t i = 0; i < 3; ++i) {
+      PageRef page = *pool.allocate();
+      pool.publish(page, key_of(i));
+      ids.push_back(page.id());
+      list.push_back(std::move(page));
+    }
+    EXPECT_TRUE(std::equal(ids.begin(), ids.end(), list.ids().begin(), list.ids().end()));
+    PageList moved = std::move(list);
+    EXPECT_TRUE(list.empty());  // NOLINT(bugprone-use-after-move): that is what is tested
+    EXPECT_EQ(moved.size(), 3U);
+    EXPECT_EQ(pool.counts().referenced, 3);
+    pool.check_integrity();
+  }
+  EXPECT_EQ(pool.counts().cached, 3);
+  // The free page goes first, then what was let go first.
+  std::vector<PageRef> held;
+  for (int i = 0; i < 4; ++i) held.push_back(*pool.allocate());
+  EXPECT_EQ(held[1].id(), ids[2]);
+  EXPECT_EQ(held[2].id(), ids[1]);
+  EXPECT_EQ(held[3].id(), ids[0]);
+  pool.check_integrity();
+}
+
 }  // namespace
 }  // namespace multiverse

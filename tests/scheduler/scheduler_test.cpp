@@ -179,6 +179,54 @@ TEST(Scheduler, ModeOffTakesControlTokensAsOrdinaryOnes) {
   EXPECT_EQ(bench.end().parallel.malformed, 0);
 }
 
+TEST(Scheduler, WhatMayForkDependsOnNoOtherPath) {
+  // Two paths that would each fork into three. Six may begin: 2, and of the 4 that are left 2 in each path: none forks,
+  // in whatever order they run. With eight, both do; what a path leaves is the root's again.
+  const auto plan = [](std::int32_t paths) {
+    std::vector<TokenId> tokens = {kParallel, kGoal};
+    for (std::int32_t path = 1; path <= paths; ++path) tokens.insert(tokens.end(), {kOutline, kDigit + path, kColon});
+    tokens.push_back(kEndGoal);
+    return tokens;
+  };
+  for (const std::int32_t most : {6, 8, 9}) {
+    for (const std::int32_t at_once : {1, 0}) {
+      std::map<std::uint64_t, std::vector<TokenId>> scripts;
+      const std::vector<TokenId> three = plan(3);
+      std::vector<TokenId> root = plan(2);
+      root.push_back(kEndConclusion);
+      root.push_back(kEndParallel);
+      root.insert(root.end(), three.begin(), three.end());  // forks where at least three may still begin
+      scripts[branch_random_key(0, {})] = root;
+      for (const std::int32_t path : {1, 2}) scripts[branch_random_key(0, {1, path})] = three;
+      std::map<std::uint64_t, std::size_t> drawn;
+      FakeExecutor executor(200, [&](const std::vector<SeenToken>&, const RandomKey& key) {
+        const std::vector<TokenId>& script = scripts[key.branch];
+        const std::size_t next = drawn[key.branch]++;
+        return next < script.size() ? script[next] : TokenId{kEndOfText};
+      });
+      const Dialect dialect = fake_dialect();
+      const ManualClock clock;
+      SchedulerConfig config;
+      config.tree = {1000, 100'000, {kEndOfText}, 0};
+      Scheduler scheduler(executor, &dialect, config, clock);
+      GenerateRequest request;
+      request.prompt = {40};
+      request.limits.max_total_paths = most;
+      request.limits.max_running_paths = at_once;
+      scheduler.add(1, request);
+      std::vector<Event> events;
+      while (!scheduler.idle()) {
+        scheduler.step();
+        scheduler.take_events([&](RequestId, std::vector<Event>& taken) {
+          for (Event& event : taken) events.push_back(std::move(event));
+        });
+      }
+      // Six: 2, then 3 of the 4 left. Eight: 2 + 3 + 3. Nine: one is left, too few for the last.
+      EXPECT_EQ(canonical_sample(events, 0).ends.at(0).parallel.paths, most == 6 ? 5 : 8) << most << " " << at_once;
+    }
+  }
+}
+
 TEST(Scheduler, MaxTokensEndsTheSampleWithLength) {
   for (std::int32_t most = 1; most < 39; ++most) {
     Bench bench(two_paths());

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -39,9 +40,37 @@ class PageRef {
 
  private:
   friend class PagePool;
+  friend class PageList;
   PageRef(PagePool* pool, std::int32_t page) : pool_(pool), page_(page) {}
   PagePool* pool_ = nullptr;
   std::int32_t page_ = -1;
+};
+
+// References to a run of pages of one pool, in order: what a vector of PageRefs would hold, in four bytes a page, so
+// that a plan copies the ids of a long run at once. Lets its pages go tail first.
+class PageList {
+ public:
+  PageList() = default;
+  PageList(PageList&& other) noexcept : pool_(other.pool_), ids_(std::exchange(other.ids_, {})) {}
+  PageList& operator=(PageList other) noexcept {
+    std::swap(pool_, other.pool_);
+    std::swap(ids_, other.ids_);
+    return *this;
+  }
+  ~PageList() { clear(); }
+
+  // `page` is of the same pool as those before it.
+  void push_back(PageRef page);
+  void clear();
+
+  std::span<const std::int32_t> ids() const { return ids_; }
+  std::int32_t operator[](std::size_t index) const { return ids_[index]; }
+  std::size_t size() const { return ids_.size(); }
+  bool empty() const { return ids_.empty(); }
+
+ private:
+  PagePool* pool_ = nullptr;
+  std::vector<std::int32_t> ids_;
 };
 
 // Every page is in one of three states: free (no content), referenced, or cached (no reference, but published content
@@ -63,7 +92,8 @@ class PagePool {
   std::int32_t available() const { return static_cast<std::int32_t>(free_.size()) + num_cached_; }
 
   // Makes the page's content findable. Where another page has the key already, nothing happens: one is enough.
-  void publish(const PageRef& page, const PageKey& key);
+  void publish(const PageRef& page, const PageKey& key) { publish(page.id(), key); }
+  void publish(std::int32_t page, const PageKey& key);  // it is referenced
   // The page with that content; it is referenced again. Changes the order of eviction only by taking the page out.
   std::optional<PageRef> find(const PageKey& key);
   // Forgets all content (the weights changed): cached pages become free, referenced ones stay but can't be found.
@@ -77,6 +107,7 @@ class PagePool {
 
  private:
   friend class PageRef;
+  friend class PageList;
   struct Page {
     std::int32_t references = 0;
     std::int32_t older = -1, newer = -1;  // links of the list of cached pages

@@ -40,6 +40,7 @@ struct ServerConfig {
   bool prefix_cache = true;
   std::int64_t max_rows = 512;
   std::int64_t max_prefill_tokens = 256;
+  double prefill_stretch = 2;  // 0: no bound
   std::int64_t max_queued_requests = 256;
   std::int64_t max_queued_tokens = 1'000'000;
   std::int64_t max_queued_pages = 0;  // 0: 64 times the cache's

@@ -14,9 +14,12 @@
 namespace multiverse {
 
 struct StructureLimits {
-  std::int32_t max_running_paths = 0;   // 0 = the server's rows
-  std::int32_t max_paths = 128;         // a fork
-  std::int32_t max_total_paths = 1024;  // a sample, those read in its prompt included
+  std::int32_t max_running_paths = 0;  // 0 = the server's rows
+  std::int32_t max_paths = 128;        // a fork
+  // A sample, those read in its prompt included. A fork of n paths takes n of what its branch has left, and each path
+  // gets an equal part of the rest for its own forks; what a path leaves is its parent's again after the join. So what
+  // may fork never depends on which of several branches came first.
+  std::int32_t max_total_paths = 1024;
   std::int32_t max_depth = 6;
   std::int32_t max_path_tokens = 0;  // own tokens of a path, 0 = the context
 };
@@ -41,6 +44,7 @@ struct OpenFork {
   std::int32_t number = 0;         // of the fork in its branch, from 1
   std::int32_t fork_position = 0;  // P, of the fork token
   std::vector<std::string> labels;
+  std::int32_t path_budget = 0;                      // of each path: see StructureLimits::max_total_paths
   std::vector<std::int32_t> path_view;               // segments that every path sees, the parent's own included
   std::int32_t started = 0;                          // paths begun in the text
   bool counted = false;                              // in the statistics, as a block
@@ -78,8 +82,12 @@ struct OpenBranch {
   ChainState chain;
   std::int32_t num_tokens = 0;       // tokens that it has written, in all its segments
   std::int32_t forks = 0;            // so far: numbers its blocks
+  std::int32_t paths_left = 0;       // that it may still begin, its descendants included
   std::vector<OpenFork> open_forks;  // outermost first. More than one only where a text forks between two paths
 };
+
+// Takes a fork of so many paths from what its branch has left, `left`; what each of them may begin in turn.
+std::int32_t split_path_budget(std::int32_t& left, std::size_t paths);
 
 struct TreeStatistics {
   std::int64_t blocks = 0, paths = 0;  // those that fork

@@ -21,6 +21,7 @@ class StepTrace;
 struct EngineConfig {
   std::int32_t max_rows = 512;            // rows of a step; the executor's bound is applied too
   std::int32_t max_prefill_tokens = 256;  // uncomputed prompt tokens a step may take beside decode rows
+  double prefill_stretch = 2.0;           // see SchedulerConfig
   std::int32_t max_queued_requests = 256;
   std::int64_t max_queued_tokens = 1'000'000;  // prompt tokens of waiting requests
   std::int64_t max_queued_pages = 0;           // that these may come to need; 0 = 64 times the pool
@@ -53,7 +54,7 @@ struct EngineStats {
   std::int64_t branches_running = 0, branches_waiting = 0;
   std::int64_t pages_total = 0, pages_free = 0, pages_cached = 0, pages_used = 0, pages_shared = 0;
   std::int64_t prompt_tokens_total = 0, cached_prompt_tokens_total = 0, generation_tokens_total = 0;
-  std::int64_t prefix_query_tokens_total = 0, prefix_hit_tokens_total = 0;
+  std::int64_t prefix_query_tokens_total = 0, prefix_hit_tokens_total = 0, prefix_evictions_total = 0;
   std::int64_t forks_total = 0, joins_total = 0, malformed_total = 0, preemptions_total = 0, steps_total = 0;
   std::int64_t finished_stop_total = 0, finished_length_total = 0, cancelled_total = 0, failed_total = 0,
                rejected_total = 0;

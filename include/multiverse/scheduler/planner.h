@@ -2,7 +2,7 @@
 #pragma once
 
 #include <cstdint>
-#include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "multiverse/exec/step.h"
@@ -15,6 +15,7 @@ struct PlannedRun {
   RequestTree* request = nullptr;
   SegmentId segment = -1;
   std::int32_t count = 0;
+  std::int32_t new_pages = 0;  // that it needs beyond those that its segment has
 };
 
 // What each of StepPlan::samples is for.
@@ -37,9 +38,6 @@ bool sees_only_computed(const RequestTree& request, const Segment& segment);
 // if all that it sees is computed with it. Sets Segment::planned. `recomputing`: all tails count as prefill.
 void select_runs(RequestTree& request, bool recomputing, StepBudget& budget, std::vector<PlannedRun>& runs);
 
-// Pages that the run needs beyond those that its segment has.
-std::int32_t pages_needed(const PlannedRun& run);
-
 // Lays out the plan: runs of one request stand together in text order, requests with a common run of pages next to each
 // other. Precondition: the segments have pages for their runs. Reorders `runs` to the order of the rows.
 class Planner {
@@ -53,6 +51,7 @@ class Planner {
   };
 
   void group_requests(std::vector<PlannedRun>& runs);
+  void number_groups(const std::vector<PlannedRun>& runs);
   void add_rows(const PlannedRun& run, StepPlan& plan, std::vector<PlannedSample>& samples);
   void add_items(const std::vector<PlannedRun>& runs, const Group& group, StepPlan& plan);
   void add_item(const Segment& segment, std::int32_t skip_pages, const AttentionItem& item, StepPlan& plan);
@@ -61,8 +60,10 @@ class Planner {
                            std::vector<PlannedSample>& samples);
 
   std::vector<Group> groups_;
-  std::unordered_map<PageId, std::int32_t> group_of_page_;  // scratch
-  std::vector<std::int32_t> run_rows_;                      // first row of each run
+  // Scratch, kept because a map's nodes for every request of every step cost as much as all else here.
+  std::vector<std::int32_t> group_of_page_;                   // by page id, -1 for none
+  std::vector<std::pair<std::int32_t, PlannedRun>> grouped_;  // group and run
+  std::vector<std::int32_t> run_rows_;                        // first row of each run
   std::vector<std::int32_t> item_of_segment_;  // scratch of one request: the segment's last item, -1 for none
   std::vector<std::vector<TokenId>> banned_;   // kept alive for the plan's spans
   std::size_t num_banned_ = 0;

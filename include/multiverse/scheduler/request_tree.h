@@ -34,7 +34,7 @@ struct Segment {
 
   PageKey start_key;  // of all that stands before it
   // The planner's and the scheduler's.
-  std::vector<PageRef> pages;
+  PageList pages;
   std::int32_t computed = 0;
   std::int32_t planned = 0;        // rows of it in the step being planned
   std::int32_t chained_pages = 0;  // full pages that `chain_key` covers; these are published
@@ -77,6 +77,7 @@ struct Branch {
   ChainState chain;
   std::int32_t num_tokens = 0;  // written by it, in all segments, a prompt's part included
   std::int32_t forks = 0;
+  std::int32_t paths_left = 0;  // that it may still begin, its descendants included
   std::vector<Fork> open_forks;
   bool cut = false;  // its text from some point on is not wanted: it never goes on
 
@@ -90,7 +91,6 @@ struct Sample {
   std::vector<Branch> branches;
   SegmentId first_segment = -1;  // in text order, after the prompt's
   std::int32_t running = 0, waiting = 0;
-  std::int32_t total_paths = 0;
   std::int64_t generated = 0;
   std::unique_ptr<ConstraintState> constraint;  // null: none; it knows the root branch
   bool drew_this_step = false;
@@ -195,7 +195,7 @@ class RequestTree {
   void finish_sample(std::int32_t sample, FinishReason reason);
   void close_open_paths(std::int32_t sample);
   bool keep_for_logprobs(SegmentId id);
-  ForkLimits fork_limits(const Sample& sample, const Branch& branch) const;
+  ForkLimits fork_limits(const Branch& branch) const;
   static std::int32_t room_to_close(std::size_t depth);
   bool is_end_token(TokenId token) const;
 

@@ -13,6 +13,7 @@
 #include "multiverse/base/clock.h"
 #include "multiverse/exec/executor.h"
 #include "multiverse/scheduler/planner.h"
+#include "multiverse/scheduler/prefill_pace.h"
 #include "multiverse/scheduler/request_tree.h"
 #include "multiverse/scheduler/row_shares.h"
 
@@ -26,11 +27,15 @@ inline constexpr std::int32_t kMostPriority = 10;
 struct GrowthReserve {
   double least = 1.0, most = 64.0;  // pages a branch
   double half_life_steps = 1000.0;
+  bool per_request = false;  // as if each request had one branch: for the simulation that compares
 };
 
 struct SchedulerConfig {
   std::int32_t max_rows = 512;
   std::int32_t max_prefill_tokens = 256;
+  // A step that computes prompts takes at most so many times what it would take without, where branches decode in it;
+  // see PrefillPace. 0: whatever max_prefill_tokens take.
+  double prefill_stretch = 2.0;
   bool prefix_cache = true;
   TreeOptions tree;
   RowSharing sharing = RowSharing::kEqual;  // the others are for the simulation that compares them
@@ -143,6 +148,7 @@ class Scheduler {
   void stop_waiting(Entry& entry);
 
   void select();
+  void select_within(const StepBudget& most);
   bool take_runs(const StepBudget& most);
   std::int32_t pages_wanted() const;
   void reserve();
@@ -177,6 +183,8 @@ class Scheduler {
   std::vector<RowDemand> demands_;  // of running_
   std::vector<StepBudget> budgets_;
   std::vector<PlannedSample> planned_samples_;
+  PrefillPace pace_;
+  std::int32_t decoding_ = 0;  // rows of the step before that were no prompt's
   Planner planner_;
   StepPlan plan_;
   StepResult result_;
