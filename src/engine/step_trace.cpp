@@ -31,48 +31,62 @@ Result<std::shared_ptr<StepTrace>> StepTrace::open(const std::string& file, std:
   if (opened == nullptr) {
     return invalid_argument(concat("can't write the trace to ", file, ": ", std::strerror(errno)), "trace_file");
   }
+  std::setvbuf(opened, nullptr, _IONBF, 0);  // its flushes would cut events in two
   auto trace = std::shared_ptr<StepTrace>(new StepTrace(opened, max_bytes - kRoomToClose));
-  trace->write(R"([{"ph":"M","pid":1,"tid":1,"name":"thread_name","args":{"name":"engine"}})");
+  trace->events_ = R"([{"ph":"M","pid":1,"tid":1,"name":"thread_name","args":{"name":"engine"}})";
+  trace->left_ -= static_cast<std::int64_t>(trace->events_.size());
+  trace->flush();
   return trace;
 }
 
 StepTrace::~StepTrace() {
-  if (file_ == nullptr) return;
-  std::fputs("\n]\n", file_);
-  std::fclose(file_);
+  flush();
+  if (file_ != nullptr) end(nullptr);
 }
 
 void StepTrace::add(const StepRecord& step) {
   if (file_ == nullptr) return;
   const double at = microseconds(step.begin);
-  std::string events;
-  append(events,
+  const std::size_t before = events_.size();
+  append(events_,
          ",\n{\"ph\":\"X\",\"pid\":1,\"tid\":1,\"name\":\"step\",\"ts\":%.1f,\"dur\":%.1f,\"args\":{\"rows\":%lld,"
          "\"draws\":%lld,"
          "\"forks\":%lld,\"joins\":%lld,\"execution_us\":%.1f}}",
          at, microseconds(step.duration), static_cast<long long>(step.rows), static_cast<long long>(step.draws),
          static_cast<long long>(step.forks), static_cast<long long>(step.joins), microseconds(step.execution));
-  append(events,
+  append(events_,
          ",\n{\"ph\":\"C\",\"pid\":1,\"name\":\"pages\",\"ts\":%.1f,\"args\":{\"used\":%d,\"cached\":%d,\"free\":%d}}",
          at, step.pages.referenced, step.pages.cached, step.pages.free);
-  append(events,
+  append(events_,
          ",\n{\"ph\":\"C\",\"pid\":1,\"name\":\"requests\",\"ts\":%.1f,\"args\":{\"running\":%lld,\"waiting\":%lld}}",
          at, static_cast<long long>(step.requests_running), static_cast<long long>(step.requests_waiting));
   for (const RequestId id : step.preempted) {
-    append(events,
+    append(events_,
            ",\n{\"ph\":\"i\",\"pid\":1,\"tid\":1,\"s\":\"t\",\"name\":\"preempted\",\"ts\":%.1f,\"args\":{\"request\":%"
            "llu}}",
            at, static_cast<unsigned long long>(id));
   }
-  write(events);
+  left_ -= static_cast<std::int64_t>(events_.size() - before);
+  if (left_ < 0) {
+    events_.resize(before);
+    flush();
+    if (file_ != nullptr) end("the trace file has reached its size; it ends here");
+  } else if (events_.size() >= kFlushBytes || step.begin - flushed_ >= std::chrono::seconds(1)) {
+    flushed_ = step.begin;
+    flush();
+  }
 }
 
-void StepTrace::write(const std::string& events) {
-  left_ -= static_cast<std::int64_t>(events.size());
-  const bool full = left_ < 0;
-  if (!full && std::fwrite(events.data(), 1, events.size(), file_) == events.size()) return;
-  log(LogLevel::kWarning, full ? "the trace file has reached its size; it ends here"
-                               : "the trace file can't be written any more; it ends here");
+void StepTrace::flush() {
+  if (file_ == nullptr) return;
+  const bool written = std::fwrite(events_.data(), 1, events_.size(), file_) == events_.size();
+  events_.clear();
+  if (!written) end("the trace file can't be written any more; it ends here");
+}
+
+// `why`: null where that is no news.
+void StepTrace::end(const char* why) {
+  if (why != nullptr) log(LogLevel::kWarning, why);
   std::fputs("\n]\n", file_);
   std::fclose(file_);
   file_ = nullptr;

@@ -1,8 +1,11 @@
 #include "multiverse/engine/engine.h"
 
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <atomic>
+#include <csignal>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <thread>
@@ -152,6 +155,26 @@ TEST(Engine, RefusesWhatMayNeedMorePagesThanItsQueueMayHold) {
   EXPECT_TRUE(small.ok());
 }
 
+// Chrome's trace-event format, as far as the trace uses it: the JSON array form, whose closing bracket may be missing.
+// Its phases here: M (metadata), X (a slice), C (counters), i (an instant).
+void expect_trace_events(const nlohmann::json& events) {
+  ASSERT_TRUE(events.is_array());
+  for (const nlohmann::json& event : events) {
+    SCOPED_TRACE(event.dump());
+    const std::string phase = event.at("ph");
+    EXPECT_TRUE(event.at("name").is_string() && event.at("pid").is_number_integer());
+    ASSERT_TRUE(phase == "M" || phase == "X" || phase == "C" || phase == "i");
+    if (phase == "M") continue;
+    EXPECT_GE(event.at("ts").get<double>(), 0.0);
+    EXPECT_TRUE(event.at("args").is_object());
+    EXPECT_TRUE(phase != "X" || event.at("dur").get<double>() >= 0.0);
+    EXPECT_TRUE(phase == "C" || event.at("tid").is_number_integer());
+    EXPECT_TRUE(phase != "i" || event.at("s") == "t");
+    if (phase != "C") continue;
+    for (const auto& counter : event.at("args")) EXPECT_TRUE(counter.is_number());
+  }
+}
+
 TEST(Engine, WritesATraceOfItsSteps) {
   const std::string file = ::testing::TempDir() + "multiverse_step_trace.json";
   std::int64_t steps = 0;
@@ -169,6 +192,7 @@ TEST(Engine, WritesATraceOfItsSteps) {
   }
   std::ifstream text(file);
   const nlohmann::json events = nlohmann::json::parse(text);
+  expect_trace_events(events);
   std::int64_t seen = 0, rows = 0;
   for (const nlohmann::json& event : events) {
     if (event["ph"] != "X") continue;
@@ -192,6 +216,35 @@ TEST(Engine, ATraceEndsWholeAtItsSize) {
   EXPECT_LE(content.size(), 4096U);
   EXPECT_GT(nlohmann::json::parse(content).size(), 10U);
   EXPECT_EQ(StepTrace::open("/nowhere/trace.json", 4096).error().param, "trace_file");
+}
+
+TEST(Engine, ATraceOpensThoughTheProcessWasKilled) {
+  const std::string file = ::testing::TempDir() + "multiverse_killed_trace.json";
+  constexpr int kSteps = 5000;
+  const pid_t child = fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    auto trace = StepTrace::open(file, 1 << 30);
+    const std::vector<RequestId> preempted = {7, 8};
+    for (int step = 0; step < kSteps; ++step) {
+      StepRecord record;
+      record.begin = std::chrono::milliseconds(step);
+      record.rows = step;
+      record.preempted = preempted;
+      trace.value()->add(record);
+    }
+    raise(SIGKILL);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  ASSERT_TRUE(WIFSIGNALED(status));
+  std::ifstream text(file);
+  std::string content(std::istreambuf_iterator<char>(text), {});
+  ASSERT_NE(content.back(), ']');
+  const nlohmann::json events = nlohmann::json::parse(content + "]");  // as viewers read it
+  expect_trace_events(events);
+  // All but what the last second held, five events a step.
+  EXPECT_GT(events.size(), std::size_t{5} * (kSteps - 1001));
 }
 
 TEST(Engine, ADroppedStreamCancelsItsRequest) {

@@ -22,9 +22,12 @@ struct StepRecord {
   std::span<const RequestId> preempted;
 };
 
-// One thread. The file is whole after every buffer's flush but for the closing bracket, which both viewers do without.
+// One thread. The file is written in whole events, kFlushBytes at a time or once a second, so that it opens however the
+// process ends: both viewers do without the closing bracket.
 class StepTrace {
  public:
+  static constexpr std::size_t kFlushBytes = std::size_t{1} << 16;
+
   // Replaces the file. The error names it.
   static Result<std::shared_ptr<StepTrace>> open(const std::string& file, std::int64_t max_bytes);
   ~StepTrace();
@@ -36,10 +39,13 @@ class StepTrace {
 
  private:
   StepTrace(std::FILE* file, std::int64_t max_bytes) : file_(file), left_(max_bytes) {}
-  void write(const std::string& events);
+  void flush();
+  void end(const char* why);
 
-  std::FILE* file_;  // null once closed
+  std::FILE* file_;  // null once closed; without a buffer of its own
   std::int64_t left_;
+  std::string events_;  // whole ones, not yet written
+  Nanoseconds flushed_{0};
 };
 
 }  // namespace multiverse
