@@ -5,6 +5,8 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "multiverse/base/log.h"
+
 namespace multiverse {
 namespace {
 
@@ -15,6 +17,9 @@ struct TokenField {
 };
 
 constexpr std::int64_t kGreatestDepth = 1000;
+
+// Names the one error of a dialect file that is no mistake: the tokenizer is of another family.
+constexpr const char* kTokenMissing = "token_missing";
 
 constexpr TokenField kTokens[] = {
     {"block_open", &Dialect::block_open, false},
@@ -120,7 +125,11 @@ Result<Dialect> Dialect::load(const std::string& file, const TokenSource& tokens
     if (known == std::end(kTokens)) return file_error(file, "unknown token name \"" + key + "\"");
     if (!value.is_string()) return file_error(file, "tokens." + key + " is not a string");
     const auto id = tokens.token_id(value.get<std::string>());
-    if (!id) return file_error(file, "the tokenizer has no token \"" + value.get<std::string>() + "\" (" + key + ")");
+    if (!id) {
+      Error missing = file_error(file, "the tokenizer has no token \"" + value.get<std::string>() + "\" (" + key + ")");
+      missing.code_name = kTokenMissing;
+      return missing;
+    }
     dialect.*(known->id) = *id;
     dialect.control_tokens.push_back(*id);
   }
@@ -158,6 +167,9 @@ Result<std::optional<Dialect>> Dialect::detect(const std::string& dir, const Tok
   for (const std::string& file : files) {
     Result<Dialect> dialect = load(file, tokens);
     if (dialect.ok()) return std::optional<Dialect>(std::move(dialect).value());
+    if (dialect.error().code_name != kTokenMissing) {
+      log(LogLevel::kWarning, "a dialect is left out", {{"reason", dialect.error().message}});
+    }
   }
   return std::optional<Dialect>();
 }

@@ -26,6 +26,9 @@ VOCABULARY = Vocabulary(
 # As NPR's: the goal opens the block, the conclusion's end closes it, blocks don't nest.
 FLAT_IDS = replace(IDS, parallel=None, end_parallel=END_CONCLUSION)
 FLAT = replace(VOCABULARY, ids=FLAT_IDS, max_depth=1, added=VOCABULARY.added - {PARALLEL, END_PARALLEL})
+# A third, which no code knows: tests/dialect/third.json.
+THIRD = replace(VOCABULARY, ids=replace(IDS, parallel=None), max_depth=2, added=VOCABULARY.added - {PARALLEL})
+DIALECTS = (VOCABULARY, FLAT, THIRD)
 
 
 def block(rng, depth):
@@ -67,16 +70,16 @@ def test_equals_the_oracle():
     seed = int(os.environ.get("MULTIVERSE_TEST_SEED", random.SystemRandom().randrange(2**32)))
     print(f"MULTIVERSE_TEST_SEED={seed}")
     rng = random.Random(seed)
-    cases = [(rng.choice([0, 1]), rng.choice([1, 3, 128]), rng.choice([0, 1, 6]), text(rng)) for _ in range(8000)]
-    lines = "".join(f"{flat} {paths} {depth} 0 {' '.join(map(str, tokens))}\n" for flat, paths, depth, tokens in cases)
+    cases = [(rng.choice([0, 1, 2]), rng.choice([1, 3, 128]), rng.choice([0, 1, 6]), text(rng)) for _ in range(8000)]
+    lines = "".join(f"{dialect} {paths} {depth} 0 {' '.join(map(str, tokens))}\n" for dialect, paths, depth, tokens in cases)
     output = subprocess.run([TOOL], input=lines, capture_output=True, text=True, check=True).stdout.splitlines()
     forks = 0
-    for (flat, max_paths, max_depth, tokens), line in zip(cases, output, strict=True):
+    for (dialect, max_paths, max_depth, tokens), line in zip(cases, output, strict=True):
         found = json.loads(line)
-        vocabulary = FLAT if flat else VOCABULARY
+        vocabulary = DIALECTS[dialect]
         rule = may_fork_for(vocabulary, max_paths, max_depth)
         wanted = reference(tokens, vocabulary.ids, rule)
-        case = f"flat {flat}, max_paths {max_paths}, max_depth {max_depth}, tokens {tokens}"
+        case = f"dialect {dialect}, max_paths {max_paths}, max_depth {max_depth}, tokens {tokens}"
         assert found["position"] == wanted.position, case
         assert [bool(f) for f in found["forced"]] == wanted.forced, case
         assert found["malformed"] == wanted.malformed, case

@@ -1,6 +1,8 @@
 // A small dialect and vocabulary for tests that need no tokenizer.
 #pragma once
 
+#include <functional>
+#include <map>
 #include <string>
 #include <string_view>
 
@@ -46,5 +48,12 @@ inline Dialect flat_dialect() {
   std::erase_if(dialect.control_tokens, [](std::int32_t id) { return id == kParallel || id == kEndParallel; });
   return dialect;
 }
+
+// What Dialect::load needs of a tokenizer over the same ids; `named`: the control tokens' names, by id.
+TokenSource fake_token_source(std::map<std::string, std::int32_t, std::less<>> named);
+
+// A third kind, loaded from tests/dialect/third.json alone: the goal opens its block, a token of its own closes it, and
+// blocks nest twice.
+const Dialect& third_dialect();
 
 }  // namespace multiverse::testing

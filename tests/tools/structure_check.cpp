@@ -1,6 +1,7 @@
 // Reads texts as token ids of the tests' small vocabulary and writes what read_structure() makes of them, for the
-// oracle in Python to judge. A line in: 1 for the flat dialect, max_paths, max_depth, prompt tokens, then the ids. A
-// line out: JSON.
+// oracle in Python to judge. A line in: 1 for the flat dialect, 2 for the third, max_paths, max_depth, prompt tokens,
+// then the ids. A line out: JSON.
+#include <algorithm>
 #include <iostream>
 #include <sstream>
 #include <string>
@@ -60,16 +61,16 @@ std::string describe(const std::vector<std::int32_t>& tokens, const Dialect& dia
 
 int main() {
   using namespace multiverse;
-  const Dialect dialects[] = {testing::fake_dialect(), testing::flat_dialect()};
+  const Dialect dialects[] = {testing::fake_dialect(), testing::flat_dialect(), testing::third_dialect()};
   for (std::string line; std::getline(std::cin, line);) {
     std::istringstream in(line);
     StructureLimits limits;
     std::int32_t prompt = 0;
-    int flat = 0;
-    in >> flat >> limits.max_paths >> limits.max_depth >> prompt;
+    std::size_t dialect = 0;
+    in >> dialect >> limits.max_paths >> limits.max_depth >> prompt;
     limits.max_total_paths = 1 << 20;
     std::vector<std::int32_t> tokens;
     for (std::int32_t token = 0; in >> token;) tokens.push_back(token);
-    std::cout << testing::describe(tokens, dialects[flat != 0 ? 1 : 0], limits, prompt) << "\n";
+    std::cout << testing::describe(tokens, dialects[std::min<std::size_t>(dialect, 2)], limits, prompt) << "\n";
   }
 }

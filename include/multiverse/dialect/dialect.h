@@ -68,6 +68,7 @@ struct Dialect {
   // Reads FILE and looks the tokens up; the error names the file and the token that the tokenizer lacks.
   static Result<Dialect> load(const std::string& file, const TokenSource& tokens);
   // The first dialect of DIR/*.json whose tokens the tokenizer has; nullopt where none fits (the model is sequential).
+  // A file that is wrong is left out with a warning that says why.
   static Result<std::optional<Dialect>> detect(const std::string& dir, const TokenSource& tokens);
 
   // Set by load.
