@@ -23,6 +23,7 @@ constexpr std::array kBenchmarks{
     Benchmark{"http", "what the HTTP side adds to an engine that pretends", bench_http},
     Benchmark{"policies", "which way of admitting and sharing answers most requests in time, simulated",
               bench_policies},
+    Benchmark{"prefill", "what a long prompt does to the streams beside it", bench_prefill},
     Benchmark{"request", "what a request costs before its first step: parse, render, tokenise", bench_request},
     Benchmark{"scheduler", "microseconds and bytes of the scheduler itself", bench_scheduler},
 };

@@ -33,6 +33,7 @@ int run_benchmark(std::string_view name, const char* help, std::span<const std::
 int bench_decode(std::span<const std::string_view> args);
 int bench_http(std::span<const std::string_view> args);
 int bench_policies(std::span<const std::string_view> args);
+int bench_prefill(std::span<const std::string_view> args);
 int bench_request(std::span<const std::string_view> args);
 int bench_scheduler(std::span<const std::string_view> args);
 
