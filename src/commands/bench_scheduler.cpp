@@ -1,13 +1,17 @@
 // `multiverse bench scheduler`: what the scheduler itself costs, with an executor that computes nothing.
 #include <malloc.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <filesystem>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "multiverse/base/check.h"
+#include "multiverse/engine/step_trace.h"
 #include "multiverse/scheduler/scheduler.h"
 
 #include "commands/bench.h"
@@ -19,7 +23,7 @@ namespace {
 constexpr const char* kHelp = R"(Usage: multiverse bench scheduler
 
 What the scheduler costs beside the forward pass, with an executor that computes nothing: microseconds to plan and commit a
-step, to fork, to admit; bytes that a request and a branch take. Beside each figure stands the one that is wanted.
+step, to fork, to admit, to trace; bytes that a request and a branch take. Beside each figure stands the one that is wanted.
 )";
 
 // Draws ordinary tokens, or the token that forks where it is told to.
@@ -189,6 +193,39 @@ void print_memory() {
       waiting / kMany, running / kMany, paths / kMany);
 }
 
+// What --trace-file costs a step, beside the shortest step that there is: one row of the model that ships.
+void print_trace_time() {
+  constexpr int kBatches = 500, kSteps = 200;  // a batch writes to the file about once
+  constexpr double kShortestStep = 430.0;
+  const std::string file =
+      (std::filesystem::temp_directory_path() / concat("multiverse_trace_", getpid(), ".json")).string();
+  auto trace = StepTrace::open(file, std::int64_t{1} << 30);
+  if (!trace.ok()) {
+    std::printf("trace: %s\n", trace.error().message.c_str());
+    return;
+  }
+  const SteadyClock clock;
+  StepRecord step;
+  step.duration = step.execution = std::chrono::microseconds(430);
+  step.rows = step.draws = 64;
+  step.requests_running = 16;
+  step.pages = {10'000, 2'000, 5'000, 3'000, 1'000};
+  std::vector<double> times;
+  for (int batch = 0; batch < kBatches; ++batch) {
+    const Nanoseconds begin = clock.now();
+    for (int i = 0; i < kSteps; ++i) {
+      step.begin += step.duration;
+      trace.value()->add(step);
+    }
+    times.push_back(microseconds(clock.now() - begin) / kSteps);
+  }
+  const double time = median(std::move(times));
+  trace.value().reset();
+  std::filesystem::remove(file);
+  std::printf("trace, microseconds a step %26.2f   %.2f %% of a step of %.2f ms, wanted <= 2 %%\n", time,
+              100.0 * time / kShortestStep, kShortestStep / 1000.0);
+}
+
 }  // namespace
 
 int bench_scheduler(std::span<const std::string_view> args) {
@@ -201,6 +238,7 @@ int bench_scheduler(std::span<const std::string_view> args) {
   print_fork_time();
   print_admission_time();
   print_memory();
+  print_trace_time();
   return 0;
 }
 
