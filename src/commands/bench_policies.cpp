@@ -17,7 +17,8 @@
 namespace multiverse {
 namespace {
 
-constexpr const char* kHelp = R"(Usage: multiverse bench policies [--requests N] [--seed N] [--seeds N] [--machine N] [--all-loads]
+constexpr const char* kHelp =
+    R"(Usage: multiverse bench policies [--requests N] [--seed N] [--seeds N] [--machine N] [--all-loads]
 
 Simulates a server under Poisson load with answers drawn like recorded ones (a quarter as long, and so is the cache), and
 prints for each policy the requests a minute that end within three times the time that they would take alone: least, median
@@ -194,8 +195,7 @@ Result<Options> parse(std::span<const std::string_view> args) {
       options.all_loads = true;
       continue;
     }
-    if (args[i] != "--requests" && args[i] != "--seed" && args[i] != "--seeds" &&
-        args[i] != "--machine") {
+    if (args[i] != "--requests" && args[i] != "--seed" && args[i] != "--seeds" && args[i] != "--machine") {
       return invalid_argument(concat("unknown option ", args[i], "; see multiverse bench policies --help"));
     }
     if (i + 1 == args.size()) return invalid_argument(concat(args[i], " needs a value"));

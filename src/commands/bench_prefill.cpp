@@ -49,8 +49,9 @@ Result<Options> parse(std::span<const std::string_view> args) {
   options.executor.random_weights = true;
   options.executor.kv_cache_bytes = kCacheBytes;
   const std::pair<std::string_view, std::int32_t*> numbers[] = {
-      {"--streams", &options.streams}, {"--context", &options.context},          {"--prompt", &options.prompt},
-      {"--head", &options.head},       {"--seconds", &options.seconds},          {"--stretch", &options.stretch},
+      {"--streams", &options.streams},         {"--context", &options.context},
+      {"--prompt", &options.prompt},           {"--head", &options.head},
+      {"--seconds", &options.seconds},         {"--stretch", &options.stretch},
       {"--threads", &options.executor.threads}};
   for (std::size_t i = 0; i < args.size(); i += 2) {
     const auto known = std::find_if(std::begin(numbers), std::end(numbers),
@@ -132,7 +133,8 @@ class Reader {
 
 GenerateRequest request_of(std::int32_t tokens, std::int32_t salt, std::int32_t max_tokens, std::int32_t vocabulary) {
   GenerateRequest request;
-  for (std::int32_t i = 0; i < tokens; ++i) request.prompt.push_back((i * 37 + salt * 101 + i / 256) % (vocabulary / 2));
+  for (std::int32_t i = 0; i < tokens; ++i)
+    request.prompt.push_back((i * 37 + salt * 101 + i / 256) % (vocabulary / 2));
   request.sampling.temperature = 0.0F;
   request.max_tokens = max_tokens;
   request.ignore_eos = true;
@@ -162,7 +164,8 @@ double quantile(std::vector<double> values, double share) {
 
 void print(const std::string& what, const std::vector<double>& gaps, double quiet_p99) {
   const double p99 = quantile(gaps, 0.99);
-  std::printf("  %-34s %7zu gaps   median %8.2f ms   p99 %8.2f ms", what.c_str(), gaps.size(), quantile(gaps, 0.5), p99);
+  std::printf("  %-34s %7zu gaps   median %8.2f ms   p99 %8.2f ms", what.c_str(), gaps.size(), quantile(gaps, 0.5),
+              p99);
   if (quiet_p99 > 0.0) std::printf("   x %.2f   wanted <= 2", p99 / quiet_p99);
   std::puts("");
   std::fflush(stdout);

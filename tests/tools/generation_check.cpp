@@ -1,6 +1,6 @@
-// Generates what it is told to draw, for the oracle in Python to judge. A line in: JSON with the draws of each branch by
-// its address (end-of-text where they run out), and the request's limits. A line out: JSON with the text in canonical
-// order, who wrote each token, and what each draw really saw in the executor's pages.
+// Generates what it is told to draw, for the oracle in Python to judge. A line in: JSON with the draws of each branch
+// by its address (end-of-text where they run out), and the request's limits. A line out: JSON with the text in
+// canonical order, who wrote each token, and what each draw really saw in the executor's pages.
 #include <iostream>
 #include <map>
 #include <nlohmann/json.hpp>

@@ -29,7 +29,7 @@ class PrefillPace {
 
   const std::int32_t most_;
   const double stretch_;
-  double quiet_ = 0.0;          // nanoseconds of a step without prompts; 0: not known
+  double quiet_ = 0.0;           // nanoseconds of a step without prompts; 0: not known
   std::int32_t quiet_rows_ = 0;  // that it had
   double token_cost_ = 0.0;      // nanoseconds of a prompt token; 0: not known
   std::int32_t last_ = 0;        // prompt tokens of the last step that had any
