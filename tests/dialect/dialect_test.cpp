@@ -31,7 +31,7 @@ class DialectFiles : public ::testing::Test {
     std::filesystem::create_directory(dir_);
   }
   std::string write(const std::string& name, const std::string& text) {
-    const std::string file = dir_ + "/" + name;
+    std::string file = dir_ + "/" + name;
     std::ofstream(file) << text;
     return file;
   }
