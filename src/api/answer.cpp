@@ -40,6 +40,16 @@ OrderedJson reason(const ChoicePart& part) {
   return part.finish_reason == nullptr ? OrderedJson(nullptr) : OrderedJson(part.finish_reason);
 }
 
+// Clients read the one or the other.
+void add_reasoning(OrderedJson& message, const std::string& reasoning) {
+  message["reasoning_content"] = reasoning;
+  message["reasoning"] = reasoning;
+}
+
+OrderedJson tool_call(const ToolCallPart& call) {
+  return {{"id", call.id}, {"type", "function"}, {"function", {{"name", call.name}, {"arguments", call.arguments}}}};
+}
+
 }  // namespace
 
 void Usage::add(const SampleEndEvent& sample) {
@@ -172,10 +182,33 @@ void AnswerWriter::add_extras(OrderedJson& choice, const ChoicePart& part) const
   if (job_.return_token_ids) choice["token_ids"] = token_ids(part.tokens);
 }
 
+OrderedJson AnswerWriter::message(const ChoicePart& part) const {
+  const bool only_calls = part.text.empty() && !part.tool_calls.empty();
+  OrderedJson message = {{"role", "assistant"},
+                         {"content", only_calls ? OrderedJson(nullptr) : OrderedJson(part.text)},
+                         {"refusal", nullptr}};
+  if (job_.split_reasoning) add_reasoning(message, part.reasoning);
+  for (const ToolCallPart& call : part.tool_calls) message["tool_calls"].push_back(tool_call(call));
+  return message;
+}
+
+// A call's first part has its id and name.
+OrderedJson AnswerWriter::delta(const ChoicePart& part) const {
+  OrderedJson delta = OrderedJson::object();
+  if (!part.reasoning.empty()) add_reasoning(delta, part.reasoning);
+  if (!part.text.empty() || (!part.tokens.empty() && !part.says_text())) delta["content"] = part.text;
+  for (const ToolCallPart& call : part.tool_calls) {
+    OrderedJson said = {{"index", call.index}};
+    said.update(call.id.empty() ? OrderedJson{{"function", {{"arguments", call.arguments}}}} : tool_call(call));
+    delta["tool_calls"].push_back(std::move(said));
+  }
+  return delta;
+}
+
 OrderedJson AnswerWriter::full_choice(int index, const ChoicePart& part) const {
   OrderedJson choice = {{"index", index}};
   if (job_.chat) {
-    choice["message"] = {{"role", "assistant"}, {"content", part.text}, {"refusal", nullptr}};
+    choice["message"] = message(part);
   } else {
     choice["text"] = part.text;
   }
@@ -210,9 +243,9 @@ OrderedJson AnswerWriter::role_choice(int index) const {
 
 OrderedJson AnswerWriter::chunk_choice(int index, const ChoicePart& part) const {
   OrderedJson choice = {{"index", index}};
-  const bool says_something = !part.text.empty() || !part.tokens.empty();
+  const bool says_something = part.says_text() || !part.tokens.empty();
   if (job_.chat) {
-    choice["delta"] = says_something ? OrderedJson{{"content", part.text}} : OrderedJson::object();
+    choice["delta"] = delta(part);
   } else {
     choice["text"] = part.text;
   }

@@ -22,11 +22,21 @@ struct Usage {
   void add(const SampleEndEvent& sample);
 };
 
+// A tool call, or what a chunk adds to one.
+struct ToolCallPart {
+  std::int32_t index = 0;  // within the choice
+  std::string id, name;    // "" where an earlier part said them
+  std::string arguments;   // as the model wrote them
+};
+
 // What has been said of one choice: all of it, or what a chunk adds.
 struct ChoicePart {
   std::string text;
   std::vector<CanonicalToken> tokens;
   const char* finish_reason = nullptr;
+  std::string reasoning;                 // chat, where thoughts are told apart
+  std::vector<ToolCallPart> tool_calls;  // chat; in order of their indices
+  bool says_text() const { return !text.empty() || !reasoning.empty() || !tool_calls.empty(); }
 };
 
 // Makes the JSON of one answer. Immutable.
@@ -50,6 +60,8 @@ class AnswerWriter {
   OrderedJson branch_chunk(int index, const BranchNews& news) const;
 
  private:
+  OrderedJson message(const ChoicePart& part) const;
+  OrderedJson delta(const ChoicePart& part) const;
   OrderedJson logprobs(const std::vector<CanonicalToken>& tokens) const;
   OrderedJson chat_token(const CanonicalToken& token) const;
   OrderedJson head(const char* object) const;

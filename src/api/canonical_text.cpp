@@ -23,13 +23,14 @@ struct CanonicalText::Branch {
   std::deque<Held> held;
 };
 
-CanonicalText::CanonicalText(VisibleBytes visible_bytes, std::vector<std::string> stops)
+CanonicalText::CanonicalText(VisibleBytes visible_bytes, std::vector<std::string> stops, bool include_stop)
     : visible_bytes_(std::move(visible_bytes)),
       stops_(std::move(stops)),
+      include_stop_(include_stop),
       search_branches_(!any_stop_inside_another(stops_)),
-      canonical_(stops_) {
+      canonical_(stops_, include_stop) {
   auto root = std::make_unique<Branch>();
-  root->own_stops = StopMatcher(stops_);
+  root->own_stops = StopMatcher(stops_, include_stop_);
   branches_.emplace(0, std::move(root));
   turns_.push_back({{0}, 0});
 }
@@ -49,15 +50,25 @@ void CanonicalText::add(const TokenEvent& event) {
   ++writer.tokens;
   if (!event.forced) ++writer.step;
   std::string text;
+  const auto put_token = [&] {
+    CanonicalToken token{event.token, event.forced, event.logprob, event.top};
+    token.branch = event.branch;
+    writer.held.emplace_back(Piece{std::move(token), std::move(text)});
+  };
   if (event.end_of_text) {
     // An end token ends the reply where it stands, also inside a path (a stop token): nothing follows its branch.
+    if (include_stop_) text = writer.detokenizer.append(visible_bytes_(event.token));
+    watch(writer, text, /*at_end=*/false);
+    const bool said = !text.empty();
+    if (said) put_token();
     end_run(writer);
+    if (!said) put_token();
     writer.cut = true;
   } else {
     text = writer.detokenizer.append(visible_bytes_(event.token));
     watch(writer, text, /*at_end=*/false);
+    put_token();
   }
-  writer.held.emplace_back(Piece{CanonicalToken{event.token, event.forced, event.logprob, event.top}, std::move(text)});
   advance();
 }
 
@@ -74,7 +85,7 @@ void CanonicalText::add(const ForkEvent& event) {
     created->label = child.label;
     created->step = parent.step;
     created->parent_handle = parent.handle;
-    created->own_stops = StopMatcher(stops_);
+    created->own_stops = StopMatcher(stops_, include_stop_);
     report(*created, BranchNews::Kind::kFork);
     const bool fresh = branches_.emplace(child.branch, std::move(created)).second;
     CHECK(fresh, "the engine opened branch ", child.branch, " twice");

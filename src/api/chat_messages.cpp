@@ -42,6 +42,27 @@ bool is_role(const std::string& role) {
   return std::find(kRoles.begin(), kRoles.end(), role) != kRoles.end();
 }
 
+// Calls of an earlier answer, as the API gave them.
+std::string read_tool_calls(FieldReader& message) {
+  const Json* calls = message.array("tool_calls", kMaxTools);
+  if (calls == nullptr || calls->empty()) return "";
+  const auto is_text = [](const Json& object, const char* name) {
+    return object.contains(name) && object[name].is_string();
+  };
+  for (const Json& call : *calls) {
+    const bool is_call = call.is_object() && call.value("type", Json("function")) == "function" &&
+                         call.contains("function") && call["function"].is_object() &&
+                         is_text(call["function"], "name") && is_text(call["function"], "arguments");
+    if (is_call) continue;
+    message.fail(invalid_argument(concat("'", message.full_name("tool_calls"),
+                                         "' has an entry that is not {\"id\": …, \"type\": \"function\", "
+                                         "\"function\": {\"name\": …, \"arguments\": \"…\"}}"),
+                                  message.full_name("tool_calls")));
+    return "";
+  }
+  return calls->dump();
+}
+
 ChatMessage read_message(FieldReader& fields) {
   ChatMessage message;
   message.role = fields.text("role", 64).value_or("");
@@ -56,7 +77,7 @@ ChatMessage read_message(FieldReader& fields) {
     message.reasoning_content = fields.text("reasoning_content", kNoLimit).value_or("");
     const auto other_name = fields.text("reasoning", kNoLimit);
     if (message.reasoning_content.empty() && other_name) message.reasoning_content = *other_name;
-    if (const Json* calls = fields.array("tool_calls", 128)) message.tool_calls_json = calls->dump();
+    message.tool_calls_json = read_tool_calls(fields);
   }
   if (message.role == "tool") message.tool_call_id = fields.text("tool_call_id", 256).value_or("");
   const bool may_be_empty = message.role == "assistant";
@@ -81,7 +102,7 @@ bool is_identifier(const std::string& name) {
   return !name.empty() && name.size() <= 64 && is_letter(name[0]) && std::all_of(name.begin(), name.end(), is_inner);
 }
 
-std::string read_template_arguments(FieldReader& fields) {
+std::string read_template_arguments(FieldReader& fields, const ServedModel& model) {
   const Json* arguments = fields.object("chat_template_kwargs");
   if (arguments == nullptr || arguments->empty()) return "";
   if (arguments->size() > kMaxTemplateArguments) {
@@ -92,6 +113,10 @@ std::string read_template_arguments(FieldReader& fields) {
       fields.fail(invalid_argument(
           concat("'chat_template_kwargs' may not set '", name.substr(0, 64), "', only variables of the template's own"),
           "chat_template_kwargs"));
+    } else if (model.chat_template != nullptr && !model.chat_template->mentions(name)) {
+      fields.fail(invalid_argument(
+          concat("'chat_template_kwargs' has '", name, "', a variable that the model's template doesn't use"),
+          "chat_template_kwargs"));
     }
   }
   return arguments->dump();
@@ -99,7 +124,7 @@ std::string read_template_arguments(FieldReader& fields) {
 
 }  // namespace
 
-ChatTemplateInput read_chat_input(FieldReader& fields, std::vector<std::string>& ignored) {
+ChatTemplateInput read_chat_input(FieldReader& fields, const ServedModel& model, std::vector<std::string>& ignored) {
   ChatTemplateInput input;
   const Json* messages = fields.array("messages", kMaxMessages);
   if (messages == nullptr || messages->empty()) {
@@ -121,7 +146,7 @@ ChatTemplateInput read_chat_input(FieldReader& fields, std::vector<std::string>&
     reader.collect_unknown(unknown);
   }
   ignored.insert(ignored.end(), unknown.begin(), unknown.end());
-  input.kwargs_json = read_template_arguments(fields);
+  input.kwargs_json = read_template_arguments(fields, model);
   input.add_generation_prompt = fields.boolean("add_generation_prompt").value_or(true);
   return input;
 }

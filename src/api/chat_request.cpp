@@ -4,6 +4,7 @@
 
 #include "api/chat_messages.h"
 #include "api/common_fields.h"
+#include "api/output_fields.h"
 #include "api/prompt.h"
 
 namespace multiverse {
@@ -29,7 +30,10 @@ Result<Job> parse_chat_request(std::string_view body, const ServedModel& model) 
   Job job;
   job.chat = true;
   GenerateRequest request;
-  const ChatTemplateInput input = read_chat_input(fields, job.ignored_params);
+  ChatTemplateInput input = read_chat_input(fields, model, job.ignored_params);
+  const ToolUse tools = read_tools(fields, body, model, job.ignored_params);
+  input.tools_json = tools.shown;
+  job.tools = tool_reading(tools, model.tool_format);
   read_common_fields(fields, model, /*default_max_tokens=*/0, job, request);
 
   job.logprobs = fields.boolean("logprobs").value_or(false);
@@ -39,6 +43,14 @@ Result<Job> parse_chat_request(std::string_view body, const ServedModel& model) 
   }
   job.top_logprobs = top.value_or(0);
   if (job.logprobs) request.top_logprobs = job.top_logprobs;
+  job.split_reasoning = fields.choice<bool>("reasoning_format", {{"none", false}, {"split", true}}).value_or(false);
+  std::optional<WantedSyntax> syntax = read_syntax(fields, body, job);
+  if (syntax && tools.choice != ToolUse::Choice::kNone) {
+    fields.fail(invalid_argument(
+        concat("'", syntax->param, "' and 'tools' that may be called don't go together; set 'tool_choice' to 'none'"),
+        "tools"));
+  }
+  if (tools.forced()) syntax = tool_syntax(tools, model.tool_format);
   refuse_unsupported(fields);
   if (!fields.ok()) return fields.error();
   fields.collect_unknown(job.ignored_params);
@@ -47,6 +59,10 @@ Result<Job> parse_chat_request(std::string_view body, const ServedModel& model) 
   if (!prompt.ok()) return prompt.error();
   request.prompt = std::move(prompt).value().tokens;
   job.requests.push_back(std::move(request));
+  if (syntax) {
+    const Status applied = apply_syntax(*syntax, model, job);
+    if (!applied.ok()) return applied.error();
+  }
   return job;
 }
 

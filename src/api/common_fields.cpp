@@ -114,6 +114,7 @@ void read_stop(FieldReader& fields, const ServedModel& model, Job& job, Generate
       request.stop_tokens.push_back(static_cast<TokenId>(*id));
     }
   }
+  job.include_stop = fields.boolean("include_stop_str_in_output").value_or(false);
   request.ignore_eos = fields.boolean("ignore_eos").value_or(false);
 }
 
@@ -133,20 +134,6 @@ void read_stream(FieldReader& fields, Job& job) {
   if (!reader.ok()) fields.fail(reader.error());
 }
 
-template <class Value>
-std::optional<Value> choose(FieldReader& fields, std::string_view name,
-                            const std::vector<std::pair<std::string_view, Value>>& choices) {
-  const Json* value = fields.find(name);
-  if (value == nullptr) return std::nullopt;
-  std::string known;
-  for (const auto& [text, meaning] : choices) {
-    if (*value == text) return meaning;
-    known += concat(known.empty() ? "'" : ", '", text, "'");
-  }
-  fields.fail_value(name, *value, concat("one of ", known, " is wanted"));
-  return std::nullopt;
-}
-
 // A limit of the request: at most the server's, where that has one.
 void read_limit(FieldReader& fields, std::string_view name, std::int32_t low, std::int32_t& limit) {
   limit = fields.integer32(name, {low, limit > 0 ? limit : kMaxInt32}).value_or(limit);
@@ -158,9 +145,9 @@ void read_extension(FieldReader& fields, const ServedModel& model, Job& job, Gen
   if (extension == nullptr) return;
   FieldReader reader(*extension, "multiverse.");
   request.mode =
-      choose<Mode>(reader, "mode", {{"parallel", Mode::kParallel}, {"serial", Mode::kSerial}, {"off", Mode::kOff}})
+      reader.choice<Mode>("mode", {{"parallel", Mode::kParallel}, {"serial", Mode::kSerial}, {"off", Mode::kOff}})
           .value_or(Mode::kParallel);
-  request.strict = choose<bool>(reader, "structure", {{"free", false}, {"strict", true}}).value_or(false);
+  request.strict = reader.choice<bool>("structure", {{"free", false}, {"strict", true}}).value_or(false);
   read_limit(reader, "max_running_paths", 1, request.limits.max_running_paths);
   read_limit(reader, "max_paths", 1, request.limits.max_paths);
   read_limit(reader, "max_depth", 1, request.limits.max_depth);
@@ -220,40 +207,19 @@ void refuse_unsupported(FieldReader& fields) {
   }
   fields.boolean("add_special_tokens");             // no tokenizer that is served adds any
   fields.boolean("spaces_between_special_tokens");  // of slow tokenizers only
-  fields.refuse_unless("response_format", {Json::object({{"type", "text"}})});
-  fields.refuse_unless("tools", {Json::array()});
-  fields.refuse_unless("tool_choice", {"none"});
   fields.refuse_unless("functions", {Json::array()});
   fields.refuse_unless("function_call", {"none"});
   fields.refuse_unless("best_of", {1});
   fields.refuse_unless("suffix", {""});
   fields.refuse_unless("modalities", {Json::array({"text"})});
-  fields.refuse_unless("reasoning_format", {"none"});
   fields.refuse_unless("skip_special_tokens", {true});
-  for (const char* switched : {"use_beam_search", "include_stop_str_in_output", "continue_final_message"}) {
+  for (const char* switched : {"use_beam_search", "continue_final_message"}) {
     fields.refuse_unless(switched, {false});
   }
-  for (const char* name : {"parallel_tool_calls",
-                           "guided_json",
-                           "guided_regex",
-                           "guided_choice",
-                           "guided_grammar",
-                           "structured_outputs",
-                           "json_schema",
-                           "regex",
-                           "grammar",
-                           "logits_processors",
-                           "audio",
-                           "prediction",
-                           "web_search_options",
-                           "reasoning_effort",
-                           "thinking_token_budget",
-                           "verbosity",
-                           "truncate_prompt_tokens",
-                           "chat_template",
-                           "stop_regex",
-                           "bad_words",
-                           "allowed_token_ids"}) {
+  for (const char* name :
+       {"guided_json", "guided_regex", "guided_choice", "guided_grammar", "json_schema", "regex", "grammar",
+        "logits_processors", "audio", "prediction", "web_search_options", "reasoning_effort", "thinking_token_budget",
+        "verbosity", "truncate_prompt_tokens", "chat_template", "stop_regex", "bad_words", "allowed_token_ids"}) {
     fields.refuse_unless(name, {});
   }
 }

@@ -3,6 +3,7 @@
 #include "multiverse/api/job.h"
 
 #include "api/common_fields.h"
+#include "api/output_fields.h"
 
 namespace multiverse {
 namespace {
@@ -81,6 +82,11 @@ Result<Job> parse_completion_request(std::string_view body, const ServedModel& m
     // The prompt's tokens are part of an echoing answer, so are their log-probabilities.
     if (job.echo) request.prompt_top_logprobs = std::max(request.prompt_top_logprobs, *top);
   }
+  const auto syntax = read_syntax(fields, body, job);
+  fields.refuse_unless("reasoning_format", {"none"});
+  fields.refuse_unless("tools", {Json::array()});
+  fields.refuse_unless("tool_choice", {"none"});
+  fields.refuse_unless("parallel_tool_calls", {});
   refuse_unsupported(fields);
   std::vector<Prompt> prompts = PromptReader(fields, model).read();
   if (!fields.ok()) return fields.error();
@@ -89,6 +95,10 @@ Result<Job> parse_completion_request(std::string_view body, const ServedModel& m
   for (Prompt& prompt : prompts) {
     job.requests.push_back(request);
     job.requests.back().prompt = std::move(prompt);
+  }
+  if (syntax) {
+    const Status applied = apply_syntax(*syntax, model, job);
+    if (!applied.ok()) return applied.error();
   }
   return job;
 }

@@ -5,6 +5,7 @@
 
 #include "api/chat_messages.h"
 #include "api/common_fields.h"
+#include "api/output_fields.h"
 #include "api/prompt.h"
 #include "api/token_text.h"
 
@@ -51,7 +52,8 @@ Result<std::string> tokenize_body(std::string_view request, const ServedModel& m
     if (fields.find("messages") == nullptr) {
       fields.fail(invalid_argument("give 'prompt' (a string) or 'messages'", "prompt"));
     }
-    const ChatTemplateInput input = read_chat_input(fields, ignored);
+    ChatTemplateInput input = read_chat_input(fields, model, ignored);
+    input.tools_json = read_tools(fields, request, model, ignored).shown;
     if (!fields.ok()) return fields.error();
     auto prompt = render_prompt(model, input);
     if (!prompt.ok()) return prompt.error();
@@ -91,7 +93,8 @@ Result<std::string> render_body(std::string_view request, const ServedModel& mod
   if (!parsed.ok()) return parsed.error();
   FieldReader fields(parsed.value());
   std::vector<std::string> ignored;
-  const ChatTemplateInput input = read_chat_input(fields, ignored);
+  ChatTemplateInput input = read_chat_input(fields, model, ignored);
+  input.tools_json = read_tools(fields, request, model, ignored).shown;
   if (!fields.ok()) return fields.error();
   const auto prompt = render_prompt(model, input);
   if (!prompt.ok()) return prompt.error();

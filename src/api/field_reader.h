@@ -35,6 +35,19 @@ class FieldReader {
   std::optional<std::int32_t> integer32(std::string_view name, Bounds<std::int32_t> bounds);
   std::optional<double> number(std::string_view name, Bounds<double> bounds);
   std::optional<std::string> text(std::string_view name, std::size_t max_bytes);
+  // The meaning of one of the texts.
+  template <class Value>
+  std::optional<Value> choice(std::string_view name, const std::vector<std::pair<std::string_view, Value>>& choices) {
+    const Json* value = find(name);
+    if (value == nullptr) return std::nullopt;
+    std::string known;
+    for (const auto& [text, meaning] : choices) {
+      if (*value == text) return meaning;
+      known += concat(known.empty() ? "'" : ", '", text, "'");
+    }
+    fail_value(name, *value, concat("one of ", known, " is wanted"));
+    return std::nullopt;
+  }
   const Json* array(std::string_view name, std::size_t max_size);
   const Json* object(std::string_view name);
 

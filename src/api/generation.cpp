@@ -7,6 +7,7 @@
 
 #include "api/answer.h"
 #include "api/branch_watch.h"
+#include "api/reply_reader.h"
 #include "api/token_text.h"
 
 namespace multiverse {
@@ -16,11 +17,13 @@ namespace {
 constexpr Nanoseconds kTurn = std::chrono::milliseconds(5);
 
 struct Choice {
-  Choice(CanonicalText canonical, std::int32_t max_running_paths)
-      : text(std::move(canonical)), branches(max_running_paths) {}
+  Choice(CanonicalText canonical, ReplyReader parts, std::int32_t max_running_paths)
+      : text(std::move(canonical)), reader(std::move(parts)), branches(max_running_paths) {}
   CanonicalText text;
+  ReplyReader reader;
   BranchWatch branches;
   const char* finish_reason = nullptr;  // set when the sample has ended
+  bool read = false;                    // to the end
   bool echoed = false;                  // the prompt's text has been said
   bool chunked = false;                 // a first chunk has been sent
   bool closed = false;                  // so has the last one
@@ -37,6 +40,7 @@ struct PromptRun {
 
 constexpr const char* kStop = "stop";
 constexpr const char* kLength = "length";
+constexpr const char* kToolCalls = "tool_calls";
 
 class GenerationImpl final : public Generation {
  public:
@@ -105,9 +109,11 @@ Status GenerationImpl::submit(Engine& engine) {
     runs_.push_back(std::move(run));
     usage_.prompt_tokens += static_cast<std::int64_t>(request.prompt.size());
     for (std::int32_t sample = 0; sample < request.n; ++sample) {
-      CanonicalText text([model = model_.get()](TokenId token) { return model->visible_bytes(token); }, job_.stops);
+      CanonicalText text([model = model_.get()](TokenId token) { return model->visible_bytes(token); }, job_.stops,
+                         job_.include_stop);
       if (job_.include_branches) text.want_news();
-      choices_.push_back(std::make_unique<Choice>(std::move(text), request.limits.max_running_paths));
+      choices_.push_back(std::make_unique<Choice>(std::move(text), ReplyReader(job_, *model_, request.prompt),
+                                                  request.limits.max_running_paths));
     }
   }
   return ok_status();
@@ -234,7 +240,12 @@ ChoicePart GenerationImpl::take_part(PromptRun& run, Choice& choice) {
     choice.echoed = true;
   }
   CanonicalText::Delta delta = choice.text.take();
-  part.text += delta.text;
+  choice.reader.append(delta.text, delta.tokens, part);
+  if (choice.finish_reason != nullptr && !choice.read) {
+    choice.read = true;
+    choice.reader.finish(part);
+    if (choice.finish_reason == kStop && choice.reader.found_calls()) choice.finish_reason = kToolCalls;
+  }
   for (CanonicalToken& token : delta.tokens) {
     token.text_offset += shift;
     part.tokens.push_back(std::move(token));
@@ -287,9 +298,11 @@ void GenerationImpl::stream_choice(PromptRun& run, std::size_t index, std::strin
   };
   const ChoicePart part = take_part(run, choice);
   const bool tokens_count = job_.logprobs || job_.return_token_ids;
-  if (!part.text.empty() || (tokens_count && !part.tokens.empty())) put_part(part);
+  if (part.says_text() || (tokens_count && !part.tokens.empty())) put_part(part);
   if (choice.finish_reason == nullptr) return;
-  put_part({"", {}, choice.finish_reason});
+  ChoicePart last;
+  last.finish_reason = choice.finish_reason;
+  put_part(last);
   choice.closed = true;
 }
 

@@ -1,5 +1,6 @@
 #include "multiverse/api/stop_matcher.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace multiverse {
@@ -27,20 +28,20 @@ std::string StopMatcher::finish() {
 }
 
 std::string StopMatcher::release(bool at_end) {
-  std::size_t safe = held_.size();
+  std::size_t safe = held_.size(), matched_bytes = 0;
   for (std::size_t start = 0; start < held_.size() && safe == held_.size(); ++start) {
     const std::string_view rest = std::string_view(held_).substr(start);
     for (const std::string& stop : stops_) {
       const Fit how = fit(rest, stop);
       if (how == Fit::kFull) {
+        matched_bytes = matched_ ? std::min(matched_bytes, stop.size()) : stop.size();
         matched_ = true;
         safe = start;
-        break;
       }
       if (how == Fit::kPartial && !at_end) safe = start;  // a full match here by another stop string still wins
     }
   }
-  std::string out = held_.substr(0, safe);
+  std::string out = held_.substr(0, safe + (include_ ? matched_bytes : 0));
   held_.erase(0, matched_ ? held_.size() : safe);
   return out;
 }

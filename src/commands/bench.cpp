@@ -19,6 +19,7 @@ struct Benchmark {
 };
 
 constexpr std::array kBenchmarks{
+    Benchmark{"constraint", "what it costs to hold a reply to a schema, a pattern or a tool call", bench_constraint},
     Benchmark{"decode", "milliseconds a decode step, through scheduler and model", bench_decode},
     Benchmark{"http", "what the HTTP side adds to an engine that pretends", bench_http},
     Benchmark{"policies", "which way of admitting and sharing answers most requests in time, simulated",

@@ -30,6 +30,7 @@ int run_benchmark(std::string_view name, const char* help, std::span<const std::
   return done.ok() ? 0 : fail(done.error(), 1);
 }
 
+int bench_constraint(std::span<const std::string_view> args);
 int bench_decode(std::span<const std::string_view> args);
 int bench_http(std::span<const std::string_view> args);
 int bench_policies(std::span<const std::string_view> args);

@@ -115,12 +115,20 @@ Result<std::shared_ptr<ServedModel>> read_texts(const ServerConfig& config, cons
     unusable.message = concat(folders.texts, ": ", unusable.message);
     return unusable;
   }
+  if (model->chat_template != nullptr) model->tool_format = detect_tool_format(*model->chat_template);
   model->names = config.served_model_name;
   model->created = std::time(nullptr);
   model->max_n = narrow(config.max_n);
   model->max_stop_strings = static_cast<std::size_t>(config.max_stop_strings);
   model->limits = structure_limits(config);
   return model;
+}
+
+std::shared_ptr<const ConstraintCompiler> make_constraints(const ServedModel& model) {
+  ThinkTokens think;
+  if (model.dialect) think = {model.dialect->think_open, model.dialect->think_close};
+  return ConstraintCompiler::make(*model.tokenizer, model.control_tokens(), model.generation.eos_token_ids,
+                                  model.vocab_size, think);
 }
 
 // As written: a name that happens to resolve to one is none.
@@ -150,6 +158,7 @@ Result<Serving> load_serving(const ServerConfig& config) {
   serving.engine = Engine::start(std::move(executor).value(), serving.model->dialect, std::move(engine).value());
   serving.model->vocab_size = serving.engine->executor_info().vocab_size;
   serving.model->max_model_len = serving.engine->config().max_model_len;
+  serving.model->constraints = make_constraints(*serving.model);
   const Status warm = warm_up(*serving.engine);
   if (!warm.ok()) return warm.error();
   return serving;

@@ -122,8 +122,35 @@ std::span<const std::uint64_t> Automaton::mask(std::int32_t state) {
   return states_[static_cast<std::size_t>(state)].mask;
 }
 
+std::int32_t Automaton::step_range(std::int32_t state, std::uint8_t low, std::uint8_t high) {
+  const std::int32_t target = step(state, low);
+  for (unsigned byte = low; byte <= high && target != kDead; ++byte) {
+    if (step(state, static_cast<std::uint8_t>(byte)) != target) return kDead;
+  }
+  return target;
+}
+
+std::int32_t Automaton::step_plain(std::int32_t state) {
+  // So many steps from a state of many places would be much of a mask's work.
+  constexpr std::size_t kMostPlaces = 64;
+  if (states_[static_cast<std::size_t>(state)].places.size() > kMostPlaces) return kDead;
+  std::int32_t target = -1;
+  for (const PlainCharacters& some : kPlainCharacters) {
+    std::int32_t next = state;
+    for (std::size_t i = 0; i < some.length && next != kDead; ++i) {
+      next = step_range(next, some.bytes[i].first, some.bytes[i].second);
+    }
+    if (next == kDead || (target >= 0 && next != target)) return kDead;
+    target = next;
+  }
+  return target;
+}
+
 void Automaton::fill_mask(std::int32_t state) {
+  const std::int32_t plain = step_plain(state);
+  const bool any_plain = plain != kDead && step_plain(plain) == plain;
   std::vector<std::uint64_t> mask(vocabulary_->mask_words(), 0);
+  if (any_plain) mask = vocabulary_->plain_mask();
   const auto allow = [&mask](std::int32_t token) {
     mask[static_cast<std::size_t>(token) / 64] |= std::uint64_t{1} << (static_cast<std::uint32_t>(token) % 64U);
   };
@@ -131,10 +158,11 @@ void Automaton::fill_mask(std::int32_t state) {
     for (const std::int32_t token : vocabulary_->ends()) allow(token);
   }
   const std::int64_t most = work_ + kMaxMaskWork;
-  const std::vector<Vocabulary::Node>& nodes = vocabulary_->nodes();
+  const TokenTree& tree = any_plain ? vocabulary_->not_plain() : vocabulary_->all();
+  const std::vector<TokenTree::Node>& nodes = tree.nodes;
   std::vector<std::int32_t> path{state};  // after the bytes of the node's ancestors
   for (std::size_t i = 0; i < nodes.size();) {
-    const Vocabulary::Node& node = nodes[i];
+    const TokenTree::Node& node = nodes[i];
     path.resize(node.depth);
     const std::int32_t next = step(path.back(), node.byte);
     if (next == kDead) {
@@ -142,7 +170,7 @@ void Automaton::fill_mask(std::int32_t state) {
       continue;
     }
     for (std::int32_t token = node.token_begin; token < node.token_end; ++token) {
-      allow(vocabulary_->tokens()[static_cast<std::size_t>(token)]);
+      allow(tree.tokens[static_cast<std::size_t>(token)]);
     }
     path.push_back(next);
     ++i;

@@ -68,6 +68,10 @@ class Automaton {
   std::int32_t push(std::int32_t state, std::int32_t stack);  // the stack with this on top
   std::int32_t close(const std::vector<SyntaxPlace>& open);
   std::int32_t copy_stack(const Automaton& from, std::int32_t stack);
+  // Where all bytes of the range lead; kDead where they lead to different places.
+  std::int32_t step_range(std::int32_t state, std::uint8_t low, std::uint8_t high);
+  // The same of all plain characters.
+  std::int32_t step_plain(std::int32_t state);
   void fill_mask(std::int32_t state);
 
   const std::shared_ptr<const Syntax> syntax_;

@@ -158,6 +158,10 @@ Result<std::shared_ptr<const Syntax>> syntax_of(const ConstraintSpec& spec) {
     const auto whole = add_regex(builder, spec.text, RegexUse::kWholeText);
     if (!whole.ok()) return whole.error();
     root = builder.add_rule(whole.value());
+  } else if (spec.kind == ConstraintSpec::Kind::kChoice) {
+    std::vector<SyntaxBuilder::Piece> ways;
+    for (const SchemaJson& text : SchemaJson::parse(spec.text)) ways.push_back(builder.text(text.get<std::string>()));
+    root = builder.add_rule(builder.any_of(ways));
   } else if (spec.kind == ConstraintSpec::Kind::kToolCalls) {
     const auto calls = tool_calls(builder, spec.text);
     if (!calls.ok()) return calls.error();

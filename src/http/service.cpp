@@ -28,7 +28,7 @@ struct Service::Route {
   void (Service::*handler)(Exchange&, const std::string& body);
   bool of_page = false;  // there only with HttpOptions::ui
 
-  static const std::array<Route, 15>& table();
+  static const std::array<Route, 16>& table();
   bool matches(std::string_view given) const;
   // Whether the address for `audience` has the route; /metrics may have moved away from that of the clients, and the
   // page may be off.
@@ -39,13 +39,14 @@ struct Service::Route {
   }
 };
 
-const std::array<Service::Route, 15>& Service::Route::table() {
-  static const std::array<Route, 15> kRoutes{{
+const std::array<Service::Route, 16>& Service::Route::table() {
+  static const std::array<Route, 16> kRoutes{{
       {"GET", "/livez", true, &Service::live},
       {"GET", "/readyz", true, &Service::ready},
       {"GET", "/health", true, &Service::ready},
       {"GET", "/version", false, &Service::version},
       {"GET", kMetricsPath, false, &Service::metrics_page},
+      {"GET", "/openapi.json", false, &Service::openapi},
       {"GET", "/", true, &Service::page, true},
       {"GET", "/page/{id}", true, &Service::page, true},
       {"GET", "/v1/models", false, &Service::models},
@@ -308,6 +309,10 @@ void Service::metrics_page(Exchange& exchange, const std::string& /*body*/) {
   const Backend serving = backend();
   const std::string name = serving.model ? serving.model->names.front() : "";
   exchange.send(200, metrics_.text(name, options_.version, serving.engine), "text/plain; version=0.0.4; charset=utf-8");
+}
+
+void Service::openapi(Exchange& exchange, const std::string& /*body*/) {
+  exchange.send(200, std::string(openapi_document()));
 }
 
 void Service::models(Exchange& exchange, const std::string& /*body*/) {

@@ -59,6 +59,7 @@ class Service {
   void ready(Exchange& exchange, const std::string& body);
   void version(Exchange& exchange, const std::string& body);
   void metrics_page(Exchange& exchange, const std::string& body);
+  void openapi(Exchange& exchange, const std::string& body);
   void models(Exchange& exchange, const std::string& body);
   void one_model(Exchange& exchange, const std::string& body);
   void tokenize(Exchange& exchange, const std::string& body);

@@ -177,6 +177,10 @@ class JinjaChatTemplate final : public ChatTemplate {
     }
   }
 
+  bool mentions(std::string_view variable) const override {
+    return std::find(program_->names.begin(), program_->names.end(), variable) != program_->names.end();
+  }
+
  private:
   std::unique_ptr<const jinja::Template> program_;
   SpecialTokens tokens_;

@@ -268,5 +268,60 @@ TEST(WarmUp, TellsOfAFailure) {
   EXPECT_FALSE(warm_up(fails).ok());
 }
 
+const std::string kTools = R"(,"tools":[{"type":"function","function":{"name":"add","parameters":{"type":"object"}}}])";
+const std::string kCall = "Well.\n<tool_call>\n{\"name\": \"add\", \"arguments\": {\"x\": 1}}\n</tool_call>";
+
+TEST(Answer, HasToolCallsApart) {
+  FakeEngine engine = saying(kCall + "\n" + kCall.substr(6));
+  Json choice = answer(kChat + kTools + "}", true, engine)["choices"][0];
+  EXPECT_EQ(choice["finish_reason"], "tool_calls");
+  EXPECT_EQ(choice["message"]["content"], "Well.");
+  Json& calls = choice["message"]["tool_calls"];
+  ASSERT_EQ(calls.size(), 2U);
+  for (Json& call : calls) {
+    EXPECT_EQ(call["id"].get<std::string>().substr(0, 5), "call_");
+    call.erase("id");
+    EXPECT_EQ(call.dump(), R"({"type":"function","function":{"name":"add","arguments":"{\"x\": 1}"}})");
+  }
+  FakeEngine only = saying(kCall.substr(5));
+  EXPECT_TRUE(answer(kChat + kTools + "}", true, only)["choices"][0]["message"]["content"].is_null());
+  FakeEngine cut = saying(kCall, FinishReason::kLength);
+  EXPECT_EQ(answer(kChat + kTools + "}", true, cut)["choices"][0]["finish_reason"], "length");
+  FakeEngine none = saying("No tools.");
+  EXPECT_EQ(answer(kChat + kTools + "}", true, none)["choices"][0]["finish_reason"], "stop");
+}
+
+TEST(Stream, SaysToolCallsAsDeltas) {
+  FakeEngine engine([](const GenerateRequest& request) {
+    return testing::text_script(request, kCall, std::chrono::milliseconds(1));
+  });
+  std::string name, arguments, content, id;
+  std::vector<Json> sent = events(stream(kChat + kTools + R"(,"stream":true})", true, engine));
+  for (const Json& event : sent) {
+    const Json& delta = event["choices"][0]["delta"];
+    if (delta.contains("content")) content += delta["content"].get<std::string>();
+    if (!delta.contains("tool_calls")) continue;
+    const Json& call = delta["tool_calls"][0];
+    EXPECT_EQ(call["index"], 0);
+    EXPECT_EQ(call.contains("id"), id.empty());
+    if (call.contains("id")) id = call["id"];
+    if (call["function"].contains("name")) name += call["function"]["name"].get<std::string>();
+    arguments += call["function"]["arguments"].get<std::string>();
+  }
+  EXPECT_EQ(content, "Well.");
+  EXPECT_EQ(name, "add");
+  EXPECT_EQ(arguments, R"({"x": 1})");
+  EXPECT_EQ(sent.back()["choices"][0]["finish_reason"], "tool_calls");
+}
+
+TEST(Answer, KeepsTheStopStringWhereAskedTo) {
+  FakeEngine engine = saying("one, two");
+  const auto text = [&](const std::string& more) {
+    return answer(R"({"prompt":"p","stop":["two","t","ne,"])" + more + "}", false, engine)["choices"][0]["text"];
+  };
+  EXPECT_EQ(text(""), "o");
+  EXPECT_EQ(text(R"(,"include_stop_str_in_output":true)"), "one,");
+}
+
 }  // namespace
 }  // namespace multiverse

@@ -211,13 +211,12 @@ INSTANTIATE_TEST_SUITE_P(
         BadField{R"("multiverse":{"max_depth":7})", "multiverse.max_depth"},
         BadField{R"("multiverse":{"structure":"loose"})", "multiverse.structure"},
         BadField{R"("cache_salt":1)", "cache_salt"}, BadField{R"("priority":"high")", "priority"},
-        BadField{R"("response_format":{"type":"json_object"})", "response_format"},
-        BadField{R"("tools":[{"type":"function"}])", "tools"}, BadField{R"("tool_choice":"auto")", "tool_choice"},
-        BadField{R"("reasoning_effort":"low")", "reasoning_effort"}, BadField{R"("best_of":2)", "best_of"},
-        BadField{R"("continue_final_message":true)", "continue_final_message"},
+        BadField{R"("tool_choice":"auto")", "tool_choice"}, BadField{R"("reasoning_effort":"low")", "reasoning_effort"},
+        BadField{R"("best_of":2)", "best_of"}, BadField{R"("continue_final_message":true)", "continue_final_message"},
         BadField{R"("chat_template":"x")", "chat_template"}, BadField{R"("model":7)", "model"},
         BadField{R"("chat_template_kwargs":{"messages":[]})", "chat_template_kwargs"},
         BadField{R"("chat_template_kwargs":{"a b":1})", "chat_template_kwargs"},
+        BadField{R"("chat_template_kwargs":{"stile":1})", "chat_template_kwargs"},
         BadField{R"("chat_template_kwargs":3)", "chat_template_kwargs"}));
 
 struct BadMessages {
@@ -262,7 +261,7 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(BadField{"", "prompt"}, BadField{R"("prompt":null)", "prompt"},
                       BadField{R"("prompt":"")", "prompt"}, BadField{R"("prompt":[])", "prompt"},
                       BadField{R"("prompt":[[]])", "prompt"}, BadField{R"("prompt":[""])", "prompt"},
-                      BadField{R"("prompt":[-1])", "prompt"}, BadField{R"("prompt":[267])", "prompt"},
+                      BadField{R"("prompt":[-1])", "prompt"}, BadField{R"("prompt":[269])", "prompt"},
                       BadField{R"("prompt":[1.0])", "prompt"}, BadField{R"("prompt":[1,"a"])", "prompt"},
                       BadField{R"("prompt":["a",[1]],"n":9)", "n"},
                       BadField{R"("prompt":["1","2","3","4","5","6","7","8","9"])", "prompt"},

@@ -11,6 +11,7 @@
 
 #include "constrain/automaton.h"
 #include "constrain/json_schema.h"
+#include "constrain/regex.h"
 #include "tests/constrain/piece_tokenizer.h"
 
 namespace multiverse::testing {
@@ -280,6 +281,40 @@ TEST(Automaton, AFreshOneTakesUpAState) {
     const auto expected = one.mask(here), got = other.mask(there);
     EXPECT_TRUE(std::equal(expected.begin(), expected.end(), got.begin(), got.end())) << text.substr(0, cut);
     EXPECT_TRUE(other.is_end(other.step(there, text.substr(cut))));
+  }
+}
+
+// Masks take plain characters together; steps don't.
+TEST(Automaton, MasksAreWhatStepsSay) {
+  const auto vocabulary = std::make_shared<const Vocabulary>(
+      tokenizer(), std::vector<std::int32_t>{}, std::vector<std::int32_t>{tokenizer().end()}, tokenizer().size());
+  const std::vector<std::pair<ConstraintSpec, std::string>> cases{
+      {{Kind::kJsonObject, ""}, R"({"aé": ["日本 x\n", {"": "\u00e9"}]})"},
+      {{Kind::kRegex, "(.|\\n)*"}, "ab\n日"},
+      {{Kind::kRegex, ".*é[^a]*"}, "abé日x"},
+      {{Kind::kRegex, "[ -~é日]*"}, "ab日"},
+      {{Kind::kRegex, "[^\"\\\\]{0,4}"}, "a本b"}};
+  for (const auto& [spec, text] : cases) {
+    SyntaxBuilder builder;
+    std::int32_t root = -1;
+    if (spec.kind == Kind::kRegex) {
+      const auto whole = add_regex(builder, spec.text, RegexUse::kWholeText);
+      ASSERT_TRUE(whole.ok()) << spec.text << ": " << whole.error().message;
+      root = builder.add_rule(whole.value());
+    } else {
+      root = add_json_object(builder);
+    }
+    Automaton automaton(std::make_shared<const Syntax>(builder.take(root)), vocabulary);
+    for (std::size_t cut = 0; cut <= text.size(); ++cut) {
+      const std::int32_t state = automaton.step(automaton.start(), std::string_view(text).substr(0, cut));
+      ASSERT_NE(state, Automaton::kDead) << spec.text << ": " << text.substr(0, cut);
+      const auto kept = automaton.mask(state);
+      const std::vector<std::uint64_t> mask(kept.begin(), kept.end());
+      for (std::int32_t token = 0; token < tokenizer().end(); ++token) {
+        const bool goes_on = automaton.step(state, tokenizer().token_bytes(token)) != Automaton::kDead;
+        ASSERT_EQ(has(mask, token), goes_on) << spec.text << ": " << text.substr(0, cut) << " token " << token;
+      }
+    }
   }
 }
 

@@ -6,9 +6,9 @@
 namespace multiverse::testing {
 namespace {
 
-constexpr std::array<std::string_view, 11> kAdded{"<|im_end|>",    "<|im_start|>", "<Parallel>", "<Goal>",
-                                                  "</Goal>",       "<Path>",       "</Path>",    "<Conclusion>",
-                                                  "</Conclusion>", "</Parallel>",  "Hello"};
+constexpr std::array<std::string_view, 13> kAdded{
+    "<|im_end|>",   "<|im_start|>",  "<Parallel>",  "<Goal>",  "</Goal>",  "<Path>", "</Path>",
+    "<Conclusion>", "</Conclusion>", "</Parallel>", "<Think>", "</Think>", "Hello"};
 constexpr std::int32_t kSize = 256 + static_cast<std::int32_t>(kAdded.size());
 
 class FakeTokenizer final : public Tokenizer {
@@ -64,16 +64,19 @@ class FakeTemplate final : public ChatTemplate {
  public:
   Result<TrustedText> render(const ChatTemplateInput& input) const override {
     TrustedText out;
+    if (!input.tools_json.empty()) out.push_back({"# tools " + input.tools_json + "\n", Trust::kNone});
     for (const ChatMessage& message : input.messages) {
       if (message.content == "raise") return invalid_argument("the template refuses these messages", "messages");
       out.push_back({"<|im_start|>" + message.role + "\n", Trust::kAll});
       out.push_back({message.content, message.role == "assistant" ? Trust::kDialect : Trust::kNone});
+      if (!message.tool_calls_json.empty()) out.push_back({message.tool_calls_json, Trust::kNone});
       out.push_back({"<|im_end|>\n", Trust::kAll});
     }
     if (!input.kwargs_json.empty()) out.push_back({input.kwargs_json, Trust::kNone});
     if (input.add_generation_prompt) out.push_back({"<|im_start|>assistant\n", Trust::kAll});
     return out;
   }
+  bool mentions(std::string_view variable) const override { return variable == "style"; }
 };
 
 }  // namespace
@@ -92,10 +95,15 @@ std::shared_ptr<ServedModel> fake_model() {
   model->chat_template = std::make_shared<FakeTemplate>();
   Dialect dialect;
   dialect.name = "fake";
-  for (TokenId id = kParallel; id <= kParallelEnd; ++id) dialect.control_tokens.push_back(id);
+  for (TokenId id = kParallel; id <= kThinkEnd; ++id) dialect.control_tokens.push_back(id);
+  dialect.think_open = kThink;
+  dialect.think_close = kThinkEnd;
   model->dialect = dialect;
   model->vocab_size = kSize;
   model->max_model_len = 4096;
+  model->tool_format = ToolFormat::kQwen;
+  model->constraints =
+      ConstraintCompiler::make(*model->tokenizer, dialect.control_tokens, {kEndOfTurn}, kSize, {kThink, kThinkEnd});
   return model;
 }
 

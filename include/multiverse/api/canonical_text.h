@@ -24,6 +24,7 @@ struct CanonicalToken {
   float logprob = 0.0F;
   std::vector<TokenLogprob> top;
   std::size_t text_offset = 0;  // code points of the reply before this token's text
+  std::int32_t branch = 0;      // that wrote it; 0 is the root
 };
 
 // Live news of one branch, in the order in which things happened.
@@ -39,16 +40,17 @@ struct BranchNews {
   std::int64_t step = 0;    // drawn tokens so far on the longest chain that leads here: passes of an engine at its best
 };
 
-// Takes the events of one sample and gives text and tokens in canonical order, cut before the first stop string. The
-// first unfinished path comes as it is written, later ones are held until it is their turn. The pieces joined are the
-// same bytes however the events of different branches were interleaved. Holds at most what the engine generates.
-// One thread.
+// Takes the events of one sample and gives text and tokens in canonical order, cut before the first stop string (or
+// after it). The first unfinished path comes as it is written, later ones are held until it is their turn. The pieces
+// joined are the same bytes however the events of different branches were interleaved. Holds at most what the engine
+// generates. One thread.
 class CanonicalText {
  public:
   // The bytes that a token adds to the text, "" for a hidden one. Must outlive the object.
   using VisibleBytes = std::function<std::string_view(TokenId)>;
 
-  CanonicalText(VisibleBytes visible_bytes, std::vector<std::string> stops);
+  // `include_stop`: the text goes on to the end of the stop string, or of the stop token's own text.
+  CanonicalText(VisibleBytes visible_bytes, std::vector<std::string> stops, bool include_stop = false);
   ~CanonicalText();
   CanonicalText(CanonicalText&&) noexcept;
   CanonicalText& operator=(CanonicalText&&) = delete;
@@ -99,6 +101,7 @@ class CanonicalText {
 
   VisibleBytes visible_bytes_;
   std::vector<std::string> stops_;
+  bool include_stop_;
   bool search_branches_;  // a match within one branch's text is a match of the whole
   bool want_news_ = false;
   bool finished_ = false;  // no more events

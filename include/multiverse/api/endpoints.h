@@ -20,6 +20,9 @@ Result<std::string> detokenize_body(std::string_view request, const ServedModel&
 // POST /v1/chat/completions/render: a chat request; what its messages become, without generating.
 Result<std::string> render_body(std::string_view request, const ServedModel& model);
 
+// GET /openapi.json: what requests and answers look like.
+std::string_view openapi_document();
+
 // GET /version.
 std::string version_body(std::string_view version);
 // {"status": text}: the health endpoints.

@@ -7,10 +7,18 @@
 #include <vector>
 
 #include "multiverse/api/served_model.h"
+#include "multiverse/api/tool_format.h"
 #include "multiverse/base/status.h"
 #include "multiverse/scheduler/request.h"
 
 namespace multiverse {
+
+// What is looked for in a chat's answers.
+struct ToolReading {
+  ToolFormat format = ToolFormat::kNone;  // kNone: calls stay text
+  std::vector<std::string> names;         // of the tools
+  std::int32_t most = 1;                  // calls of one answer; more are left out
+};
 
 struct Job {
   bool chat = false;                      // /v1/chat/completions, else /v1/completions
@@ -27,6 +35,10 @@ struct Job {
   std::int32_t top_logprobs = 0, top_prompt_logprobs = 0;
   bool return_token_ids = false;
   bool echo = false;
+  bool include_stop = false;     // the text ends with the stop string or token that ended it
+  bool split_reasoning = false;  // chat: thoughts have a field of their own
+  ToolReading tools;             // chat
+  bool takes_reply_apart() const { return split_reasoning || tools.format != ToolFormat::kNone; }
   bool discard_output = false;  // max_tokens 0: the engine draws one token, the answer has none
 
   std::vector<std::string> ignored_params;  // fields that no one knows, as dotted names
@@ -44,5 +56,8 @@ inline constexpr std::size_t kMaxStopTokens = 64;
 inline constexpr std::size_t kMaxLogitBias = 1024;
 inline constexpr std::int64_t kMaxTopLogprobs = 20;
 inline constexpr std::size_t kMaxCacheSaltBytes = 256;
+inline constexpr std::size_t kMaxTools = 128;
+inline constexpr std::int32_t kMaxToolCalls = 16;  // of one answer
+inline constexpr std::size_t kMaxToolNameBytes = 64;
 
 }  // namespace multiverse

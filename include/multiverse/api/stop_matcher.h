@@ -7,14 +7,16 @@
 
 namespace multiverse {
 
-// Releases the text before the first match of any stop string and holds back what may be the start of one. The first
-// match is the one that starts first; how the text is cut into pieces makes no difference. Holds back less than the
-// longest stop string. Time per byte is bounded by the stop strings' total length.
+// Releases the text before the first match of any stop string (or up to its end) and holds back what may be the start
+// of one. The first match is the one that starts first; how the text is cut into pieces makes no difference. Holds back
+// less than the longest stop string. Time per byte is bounded by the stop strings' total length.
 class StopMatcher {
  public:
   StopMatcher() = default;  // no stop strings: releases everything at once
-  // `stops`: none empty.
-  explicit StopMatcher(std::vector<std::string> stops) : stops_(std::move(stops)) {}
+  // `stops`: none empty. `include`: the match itself is released too; of several that start at the same place the
+  // shortest.
+  explicit StopMatcher(std::vector<std::string> stops, bool include = false)
+      : stops_(std::move(stops)), include_(include) {}
 
   // The text that became certain to stand before the first match. Nothing after a match.
   std::string append(std::string_view text);
@@ -27,6 +29,7 @@ class StopMatcher {
   std::string release(bool at_end);
 
   std::vector<std::string> stops_;
+  bool include_ = false;
   std::string held_;
   bool matched_ = false;
 };

@@ -17,6 +17,7 @@ struct ConstraintSpec {
     kJsonObject,  // any JSON object; `text` is empty
     kJsonSchema,  // documents of the JSON Schema `text`
     kRegex,       // texts that the regular expression `text` matches as a whole
+    kChoice,      // one of the texts of `text`, a JSON array of strings, none empty
     kToolCalls,   // calls of tools; `text` is the JSON of tool_calls below
   };
   Kind kind = Kind::kJsonObject;

@@ -41,6 +41,9 @@ class ChatTemplate {
   // Bounded in steps and output, so that no input can hang it. raise_exception() of the template → kInvalidArgument
   // with its message, param "messages".
   virtual Result<TrustedText> render(const ChatTemplateInput& input) const = 0;
+
+  // Whether the template mentions a variable of that name.
+  virtual bool mentions(std::string_view variable) const = 0;
 };
 
 }  // namespace multiverse
