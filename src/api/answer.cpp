@@ -1,6 +1,7 @@
 #include "api/answer.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "multiverse/base/entropy.h"
@@ -54,6 +55,10 @@ OrderedJson tool_call(const ToolCallPart& call) {
 
 void Usage::add(const SampleEndEvent& sample) {
   completion_tokens += sample.completion_tokens;
+  std::vector<std::uint64_t> versions;
+  std::set_union(weights_versions.begin(), weights_versions.end(), sample.weights_versions.begin(),
+                 sample.weights_versions.end(), std::back_inserter(versions));
+  weights_versions = std::move(versions);
   const ParallelUsage& from = sample.parallel;
   parallel.blocks += from.blocks;
   parallel.paths += from.paths;
@@ -224,6 +229,7 @@ OrderedJson AnswerWriter::full_answer(OrderedJson choices, const Usage& used) co
   OrderedJson answer = head(job_.chat ? "chat.completion" : "text_completion");
   answer["choices"] = std::move(choices);
   answer["usage"] = usage(used);
+  answer["weights_versions"] = used.weights_versions;
   return answer;
 }
 

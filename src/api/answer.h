@@ -18,6 +18,7 @@ struct Usage {
   std::int64_t cached_tokens = 0;
   std::int64_t completion_tokens = 0;
   ParallelUsage parallel;
+  std::vector<std::uint64_t> weights_versions;  // ascending
 
   void add(const SampleEndEvent& sample);
 };

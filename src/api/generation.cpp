@@ -23,6 +23,7 @@ struct Choice {
   ReplyReader reader;
   BranchWatch branches;
   const char* finish_reason = nullptr;  // set when the sample has ended
+  std::vector<std::uint64_t> weights_versions;
   bool read = false;                    // to the end
   bool echoed = false;                  // the prompt's text has been said
   bool chunked = false;                 // a first chunk has been sent
@@ -63,6 +64,7 @@ class GenerationImpl final : public Generation {
   BranchFacts take_branch_facts() override { return std::exchange(branch_facts_, {}); }
   const ParallelUsage& parallel() const override { return usage_.parallel; }
   Nanoseconds queued() const override { return queued_; }
+  const std::vector<std::uint64_t>& weights_versions() const override { return usage_.weights_versions; }
 
  private:
   bool running() const {
@@ -186,6 +188,7 @@ void GenerationImpl::handle(std::size_t run, const SampleEndEvent& event) {
   Choice& ended = choice(run, event.sample);
   ended.text.finish();
   ended.finish_reason = ended.text.stopped() || event.reason == FinishReason::kStop ? kStop : kLength;
+  ended.weights_versions = event.weights_versions;
   SampleEndEvent counted = event;
   if (job_.discard_output) {
     ended.finish_reason = kLength;
@@ -294,7 +297,9 @@ void GenerationImpl::stream_choice(PromptRun& run, std::size_t index, std::strin
     OrderedJson said = writer_.chunk_choice(number, part);
     if (job_.return_token_ids && !job_.chat && !choice.chunked) said["prompt_token_ids"] = run.prompt;
     choice.chunked = true;
-    put(out, chunk(std::move(said)));
+    OrderedJson event = chunk(std::move(said));
+    if (part.finish_reason != nullptr) event["weights_versions"] = choice.weights_versions;
+    put(out, event);
   };
   const ChoicePart part = take_part(run, choice);
   const bool tokens_count = job_.logprobs || job_.return_token_ids;

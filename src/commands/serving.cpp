@@ -195,6 +195,12 @@ Result<HttpOptions> http_options(const ServerConfig& config) {
   options.stall_timeout = to_milliseconds(config.stall_timeout_seconds);
   options.ping_interval = to_milliseconds(config.ping_interval_seconds);
   options.api_keys = std::move(keys).value();
+  options.weights = {
+      config.config_from.empty() ? config.model : std::filesystem::path(config.config_from).parent_path().string(),
+      config.reload_dir};
+  if (!config.reload_dir.empty() && !std::filesystem::is_directory(config.reload_dir)) {
+    return invalid_argument(concat("there is no folder '", config.reload_dir, "'"), "reload_dir");
+  }
   options.ui = config.ui.value_or(is_loopback(config.host));
   return options;
 }

@@ -168,4 +168,28 @@ Result<ModelConfig> ModelConfig::load(const std::string& model_dir) {
   return config;
 }
 
+std::optional<std::string> ModelConfig::difference(const ModelConfig& other) const {
+  std::optional<std::string> found;
+  const auto compare = [&](const char* name, const auto& mine, const auto& theirs) {
+    if (!found && mine != theirs) found = concat(name, " is ", mine, ", not ", theirs);
+  };
+  compare("the architecture", architecture, other.architecture);
+  compare("vocab_size", vocab_size, other.vocab_size);
+  compare("hidden_size", hidden_size, other.hidden_size);
+  compare("intermediate_size", intermediate_size, other.intermediate_size);
+  compare("num_hidden_layers", num_layers, other.num_layers);
+  compare("num_attention_heads", num_heads, other.num_heads);
+  compare("num_key_value_heads", num_kv_heads, other.num_kv_heads);
+  compare("head_dim", head_dim, other.head_dim);
+  compare("max_position_embeddings", max_position, other.max_position);
+  compare("rms_norm_eps", rms_norm_eps, other.rms_norm_eps);
+  compare("rope_theta", rope_theta, other.rope_theta);
+  compare("tie_word_embeddings", tie_word_embeddings, other.tie_word_embeddings);
+  compare("attention bias", qkv_bias, other.qkv_bias);
+  compare("the norm of queries and keys", qk_norm, other.qk_norm);
+  compare("attention output bias", output_bias, other.output_bias);
+  if (!found && rope_scaling != other.rope_scaling) found = "rope_scaling is another";
+  return found;
+}
+
 }  // namespace multiverse

@@ -121,6 +121,14 @@ std::vector<Knob> address_knobs() {
        .min = 0,
        .max = 65535},
       {.group = group,
+       .name = "reload_dir",
+       .member = &C::reload_dir,
+       .value = "DIR",
+       .description =
+           "Allows POST /admin/reload_weights, on --metrics-port where there is one: weights from the model's "
+           "own folder, or from a folder below this one.",
+       .example = "/models/training"},
+      {.group = group,
        .name = "ui",
        .member = &C::ui,
        .value = "",

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <condition_variable>
+#include <future>
 #include <mutex>
 #include <new>
 #include <thread>
@@ -61,11 +62,15 @@ class EventQueue {
 };
 
 struct Command {
-  enum class Kind { kAdd, kCancel, kCut } kind = Kind::kAdd;
+  enum class Kind { kAdd, kCancel, kCut, kUseWeights } kind = Kind::kAdd;
   RequestId id = 0;
   GenerateRequest request;              // kAdd
   std::shared_ptr<EventQueue> events;   // kAdd
   std::int32_t sample = 0, branch = 0;  // kCut
+  // kUseWeights
+  std::unique_ptr<LoadedWeights> weights;
+  ReloadMode reload_mode = ReloadMode::kRecompute;
+  std::shared_ptr<std::promise<WeightsReload>> reloaded;
 };
 
 // Greatest position that the prompt takes; reads its structure only where its length alone does not answer.
@@ -129,10 +134,13 @@ class EngineThread final : public Engine {
 
   Result<std::unique_ptr<RequestStream>> submit(GenerateRequest request) override;
 
+  Result<WeightsReload> reload_weights(const std::string& model_dir, ReloadMode mode) override;
+
   EngineStats stats() const override {
     const std::scoped_lock lock(mutex_);
     EngineStats stats = stats_;
     stats.rejected_total = rejected_;
+    stats.weight_reloads_failed_total = reloads_failed_;
     stats.requests_waiting += inbox_requests_;
     if (stats.requests_running + stats.requests_waiting > 0) {
       stats.last_step_age_seconds = std::chrono::duration<double>(clock_.now() - last_step_).count();
@@ -153,6 +161,9 @@ class EngineThread final : public Engine {
  private:
   void run();
   bool take_inbox();
+  void use_weights(Command& command);
+  Result<std::unique_ptr<LoadedWeights>> load_weights(const std::string& model_dir);
+  Result<std::future<WeightsReload>> hand_over(std::unique_ptr<LoadedWeights> weights, ReloadMode mode);
   void record_step(const SchedulerCounters& before, Nanoseconds begin);
   void deliver();
   bool count(const std::vector<Event>& events);
@@ -167,6 +178,7 @@ class EngineThread final : public Engine {
   // The engine thread's alone.
   Scheduler scheduler_;
   std::unordered_map<RequestId, std::shared_ptr<EventQueue>> queues_;
+  std::int64_t weights_version_ = 1;
   std::int64_t finished_stop_ = 0, finished_length_ = 0, cancelled_ = 0, failed_ = 0;
   decltype(EngineStats::step_rows) step_rows_ = EngineStats().step_rows;
   decltype(EngineStats::step_seconds) step_seconds_ = EngineStats().step_seconds;
@@ -178,10 +190,12 @@ class EngineThread final : public Engine {
   std::int64_t inbox_requests_ = 0, inbox_tokens_ = 0, inbox_pages_ = 0;
   EngineStats stats_;
   std::int64_t waiting_tokens_ = 0, waiting_pages_ = 0;
-  std::int64_t rejected_ = 0;
+  std::int64_t rejected_ = 0, reloads_failed_ = 0;
   Nanoseconds last_step_{0};
   RequestId next_id_ = 1;
   bool stopping_ = false;
+
+  std::mutex reload_mutex_;  // held by the one reload under way; before mutex_
 
   std::thread thread_;  // last: it starts when all else stands
 };
@@ -279,6 +293,80 @@ Result<std::unique_ptr<RequestStream>> EngineThread::submit(GenerateRequest requ
   return std::unique_ptr<RequestStream>(std::make_unique<Stream>(*this, id, std::move(events)));
 }
 
+Result<WeightsReload> EngineThread::reload_weights(const std::string& model_dir, ReloadMode mode) {
+  const std::unique_lock one(reload_mutex_, std::try_to_lock);
+  if (!one.owns_lock()) {
+    return Error{ErrorCode::kOverloaded, "other weights are being loaded; wait for that reload to end", "",
+                 "reload_in_progress"};
+  }
+  const Nanoseconds begin = clock_.now();
+  Result<std::unique_ptr<LoadedWeights>> weights = load_weights(model_dir);
+  const double load_seconds = std::chrono::duration<double>(clock_.now() - begin).count();
+  if (!weights.ok()) {
+    log(LogLevel::kError, "weights not reloaded", {{"model_dir", model_dir}, {"error", weights.error().message}});
+    const std::scoped_lock lock(mutex_);
+    ++reloads_failed_;
+    return weights.error();
+  }
+  Result<std::future<WeightsReload>> handed = hand_over(std::move(weights).value(), mode);
+  if (!handed.ok()) return handed.error();
+  WeightsReload done = handed.value().get();
+  done.load_seconds = load_seconds;
+  log(LogLevel::kInfo, "weights reloaded",
+      {{"model_dir", model_dir},
+       {"weights_version", done.version},
+       {"mode", mode == ReloadMode::kKeep ? "keep" : "recompute"},
+       {"requests", done.requests},
+       {"load_ms", static_cast<std::int64_t>(done.load_seconds * 1000.0)},
+       {"swap_ms", static_cast<std::int64_t>(done.swap_seconds * 1000.0)}});
+  return done;
+}
+
+// The machine's failures as errors.
+Result<std::unique_ptr<LoadedWeights>> EngineThread::load_weights(const std::string& model_dir) {
+  try {
+    return executor_->load_weights(model_dir);
+  } catch (const std::bad_alloc&) {
+    return Error{ErrorCode::kInternal, "there is no memory for a second set of weights; restart the server", ""};
+  } catch (const std::exception& failure) {
+    return Error{ErrorCode::kInternal, concat("loading the weights failed: ", failure.what()), ""};
+  }
+}
+
+Result<std::future<WeightsReload>> EngineThread::hand_over(std::unique_ptr<LoadedWeights> weights, ReloadMode mode) {
+  Command command;
+  command.kind = Command::Kind::kUseWeights;
+  command.weights = std::move(weights);
+  command.reload_mode = mode;
+  command.reloaded = std::make_shared<std::promise<WeightsReload>>();
+  std::future<WeightsReload> done = command.reloaded->get_future();
+  {
+    const std::scoped_lock lock(mutex_);
+    // What is in the inbox before the engine stops is still taken.
+    if (stopping_) return Error{ErrorCode::kUnavailable, "the server is stopping", ""};
+    inbox_.push_back(std::move(command));
+  }
+  wake_.notify_one();
+  return done;
+}
+
+void EngineThread::use_weights(Command& command) {
+  const Nanoseconds begin = clock_.now();
+  WeightsReload done;
+  done.previous = weights_version_;
+  executor_->use_weights(std::move(command.weights));
+  done.version = ++weights_version_;
+  const bool keep = command.reload_mode == ReloadMode::kKeep;
+  done.requests = scheduler_.weights_changed(static_cast<std::uint64_t>(weights_version_), keep);
+  done.swap_seconds = std::chrono::duration<double>(clock_.now() - begin).count();
+  {
+    const std::scoped_lock lock(mutex_);
+    stats_.weights_version = weights_version_;
+    ++stats_.weight_reloads_total;
+  }
+  command.reloaded->set_value(done);
+}
+
 void EngineThread::run() {
   while (take_inbox()) {
     const Nanoseconds begin = clock_.now();
@@ -343,6 +431,9 @@ bool EngineThread::take_inbox() {
         break;
       case Command::Kind::kCut:
         scheduler_.cut(command.id, command.sample, command.branch);
+        break;
+      case Command::Kind::kUseWeights:
+        use_weights(command);
         break;
     }
   }

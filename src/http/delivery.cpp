@@ -10,6 +10,13 @@ namespace multiverse {
 
 namespace {
 constexpr std::string_view kPing = ": ping\n\n";
+// "3, 4"
+std::string list_of(const std::vector<std::uint64_t>& versions) {
+  std::string list;
+  for (const std::uint64_t version : versions) list += concat(list.empty() ? "" : ", ", version);
+  return list;
+}
+
 }  // namespace
 
 bool Delivery::open(Time now) {
@@ -68,6 +75,7 @@ bool Delivery::conclude() {
   observe_end();
   exchange_.prompt_tokens = generation_.prompt_tokens();
   exchange_.completion_tokens = generation_.completion_tokens();
+  exchange_.weights_versions = list_of(generation_.weights_versions());
   if (lost_) exchange_.abandon();
   if (lost_ || options_.stream) {
     if (generation_.error()) exchange_.close_after();
@@ -77,6 +85,7 @@ bool Delivery::conclude() {
   if (generation_.error()) {
     exchange_.send_error(*generation_.error());
   } else {
+    exchange_.add_field(kWeightsField, exchange_.weights_versions);
     exchange_.send(200, generation_.body());
   }
   return true;

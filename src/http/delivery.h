@@ -13,6 +13,9 @@
 
 namespace multiverse {
 
+// Of an answer: the versions of the weights that drew it.
+inline constexpr const char* kWeightsField = "X-Weights-Version";
+
 struct DeliveryOptions {
   bool stream = false;  // else one answer at the end
   std::chrono::milliseconds ping_interval{15'000};

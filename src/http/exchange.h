@@ -64,6 +64,7 @@ class Exchange {
   // Of the access log.
   std::string route = "unmatched";
   std::int64_t prompt_tokens = 0, completion_tokens = 0;
+  std::string weights_versions;  // "3", "3, 4"
 
   // Of the answer, for who writes it.
   const HeaderFields& fields() const { return fields_; }

@@ -35,6 +35,7 @@ void write_gauges(MetricsText& page, const EngineStats& stats) {
   page.sample(stats.pages_cached, metric_label("state", "cached"));
   page.sample(stats.pages_free, metric_label("state", "free"));
   page.single("kv_blocks_shared", "gauge", "Pages in use by more than one branch or request.", stats.pages_shared);
+  page.single("weights_version", "gauge", "Of the weights that serve; 1 at the start.", stats.weights_version);
   page.single("engine_last_step_age_seconds", "gauge", "Time since the last step ended; 0 where nothing runs.",
               stats.last_step_age_seconds);
 }
@@ -54,7 +55,11 @@ void write_counters(MetricsText& page, const EngineStats& stats) {
   page.single("forks_total", "counter", "Forks of a branch into paths.", stats.forks_total);
   page.single("joins_total", "counter", "Joins of all paths of a fork.", stats.joins_total);
   page.single("malformed_total", "counter", "Control tokens kept as ordinary ones.", stats.malformed_total);
-  page.single("preemptions_total", "counter", "Requests preempted for lack of pages.", stats.preemptions_total);
+  page.single("preemptions_total", "counter", "Requests preempted for lack of pages or for new weights.",
+              stats.preemptions_total);
+  page.single("weight_reloads_total", "counter", "Times that weights were exchanged.", stats.weight_reloads_total);
+  page.single("weight_reloads_failed_total", "counter",
+              "Times that weights could not be loaded; the old ones serve on.", stats.weight_reloads_failed_total);
   page.single("engine_steps_total", "counter", "Forward passes.", stats.steps_total);
   page.histogram("step_tokens", "Tokens computed in a step: its rows.", stats.step_rows);
   page.histogram("step_seconds", "Time of a step, planning included.", stats.step_seconds);

@@ -19,6 +19,7 @@ namespace multiverse {
 
 namespace {
 constexpr std::string_view kMetricsPath = "/metrics";
+constexpr std::string_view kReloadPath = "/admin/reload_weights";
 }  // namespace
 
 struct Service::Route {
@@ -30,11 +31,15 @@ struct Service::Route {
 
   static const std::array<Route, 16>& table();
   bool matches(std::string_view given) const;
-  // Whether the address for `audience` has the route; /metrics may have moved away from that of the clients, and the
-  // page may be off.
-  bool stands_on(Audience audience, bool metrics_apart, bool ui) const {
-    const bool for_operators = path == kMetricsPath;
-    if (of_page) return ui && audience == Audience::kClients;
+  // Such a route wants a key on the operators' address too.
+  bool changes_server() const { return path == kReloadPath; }
+  // Whether the address for `audience` has the route; those for operators may have moved away from that of the clients,
+  // and the page and the reload of weights may be off.
+  bool stands_on(Audience audience, const HttpOptions& options) const {
+    const bool for_operators = path == kMetricsPath || changes_server();
+    const bool metrics_apart = options.metrics_port.has_value();
+    if (of_page) return options.ui && audience == Audience::kClients;
+    if (changes_server() && options.weights.root.empty()) return false;
     return audience == Audience::kOperators ? is_public || for_operators : !for_operators || !metrics_apart;
   }
 };
@@ -57,6 +62,7 @@ const std::array<Service::Route, 16>& Service::Route::table() {
       {"POST", "/v1/chat/completions/render", false, &Service::render},
       {"POST", "/v1/chat/completions", false, &Service::chat},
       {"POST", "/v1/completions", false, &Service::completions},
+      {"POST", kReloadPath, false, &Service::reload_weights},
   }};
   return kRoutes;
 }
@@ -190,6 +196,7 @@ void Service::conclude(Exchange& exchange) {
        {"ms", static_cast<std::int64_t>(seconds * 1000.0)},
        {"prompt_tokens", exchange.prompt_tokens},
        {"completion_tokens", exchange.completion_tokens},
+       {"weights_versions", exchange.weights_versions},
        {"request_id", exchange.request_id()},
        {"trace_id", trace_id(head.field("traceparent"))}});
 }
@@ -218,14 +225,14 @@ void Service::dispatch(Exchange& exchange, Audience audience) {
   std::string allowed;
   const std::string_view method = head.method == "HEAD" ? std::string_view("GET") : std::string_view(head.method);
   for (const Route& route : Route::table()) {
-    if (!route.matches(head.path) || !route.stands_on(audience, options_.metrics_port.has_value(), options_.ui))
-      continue;
+    if (!route.matches(head.path) || !route.stands_on(audience, options_)) continue;
     exchange.route = route.path;
     if (route.method == method) found = &route;
     allowed = route.method == "GET" ? "GET, HEAD" : std::string(route.method);
   }
   const bool is_public = found != nullptr && found->is_public;
-  if (!is_public && !is_allowed(head, audience)) {
+  const Audience asks = found != nullptr && found->changes_server() ? Audience::kClients : audience;
+  if (!is_public && !is_allowed(head, asks)) {
     return exchange.send_error({ErrorCode::kUnauthenticated,
                                 "a valid API key is wanted, as 'Authorization: Bearer KEY'", "", "invalid_api_key"});
   }
@@ -365,6 +372,21 @@ void Service::completions(Exchange& exchange, const std::string& body) {
   generate(exchange, body, parse_completion_request);
 }
 
+// On this connection's thread, which waits for the weights.
+void Service::reload_weights(Exchange& exchange, const std::string& body) {
+  const Backend serving = backend();
+  if (!check_ready(exchange, serving)) return;
+  const auto request = parse_reload_request(body, options_.weights);
+  if (!request.ok()) return exchange.send_error(request.error());
+  const auto reload = serving.engine->reload_weights(request.value().model_dir, request.value().mode);
+  if (!reload.ok()) {
+    // Another reload is under way: no matter of load, which 429 would say.
+    if (reload.error().code == ErrorCode::kOverloaded) return exchange.send_error(409, reload.error());
+    return exchange.send_error(reload.error());
+  }
+  exchange.send(200, reload_body(reload.value(), request.value().mode));
+}
+
 // A generation request, from its arrival until its answer is written. wait_idle() waits for it.
 struct Service::Underway {
   explicit Underway(Service& of) : service(of), ticket(of.metrics_) {
@@ -404,6 +426,8 @@ void Service::admit(Exchange& exchange, Underway& underway,
     if (request.max_tokens > 0) metrics_.request_max_tokens.observe(request.max_tokens);
   }
   const bool stream = job.stream;
+  // Of the weights as the answer begins; a fixed answer says at its end which drew it.
+  if (stream) exchange.add_field(kWeightsField, std::to_string(serving.engine->stats().weights_version));
   auto generation = Generation::start(std::move(job), serving.model, *serving.engine, std::time(nullptr));
   if (!generation.ok()) return reject(exchange, underway.ticket, generation.error());
   underway.generation = std::move(generation).value();

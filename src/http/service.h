@@ -69,6 +69,7 @@ class Service {
   void render(Exchange& exchange, const std::string& body);
   void chat(Exchange& exchange, const std::string& body);
   void completions(Exchange& exchange, const std::string& body);
+  void reload_weights(Exchange& exchange, const std::string& body);
 
   using Parser = Result<Job> (*)(std::string_view body, const ServedModel& model);
   void generate(Exchange& exchange, const std::string& body, Parser parse);

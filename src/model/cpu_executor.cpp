@@ -19,6 +19,11 @@ constexpr std::int64_t kLogitBlockBytes = std::int64_t{32} << 20;
 // Rows of a task between the linear layers; fewer rows than this are not worth waking a thread.
 constexpr std::int64_t kRowsPerTask = 8;
 
+struct CpuWeights final : LoadedWeights {
+  explicit CpuWeights(ModelWeights loaded) : weights(std::move(loaded)) {}
+  ModelWeights weights;
+};
+
 template <class T>
 void grow(std::vector<T>& buffer, std::int64_t size) {
   if (buffer.size() < static_cast<std::size_t>(size)) buffer.resize(static_cast<std::size_t>(size));
@@ -28,6 +33,7 @@ void grow(std::vector<T>& buffer, std::int64_t size) {
 
 CpuExecutor::CpuExecutor(ModelConfig config, ModelWeights weights, KvPool pool, std::int32_t max_rows, int threads)
     : config_(std::move(config)),
+      weight_type_(weights.lm_head.matrix.type),
       weights_(std::move(weights)),
       pool_(std::move(pool)),
       rope_(config_),
@@ -61,6 +67,26 @@ void CpuExecutor::execute(const StepPlan& plan, StepResult& result) {
     feed_forward(rows, weights_.layers[static_cast<std::size_t>(layer)]);
   }
   sample(plan, result);
+}
+
+Result<std::unique_ptr<LoadedWeights>> CpuExecutor::load_weights(const std::string& model_dir) {
+  const Result<ModelConfig> config = ModelConfig::load(model_dir);
+  if (!config.ok()) return config.error();
+  if (const auto difference = config_.difference(config.value())) {
+    return invalid_argument(concat(model_dir, "/config.json is of another model than the one that is served: ",
+                                   *difference, "; other shapes want a restart"),
+                            "path");
+  }
+  const char* type = weight_type_ == kernels::WeightType::kFloat32 ? "float32" : "bfloat16";
+  Result<ModelWeights> weights = multiverse::load_weights(config_, model_dir, type);
+  if (!weights.ok()) return weights.error();
+  return std::unique_ptr<LoadedWeights>(std::make_unique<CpuWeights>(std::move(weights).value()));
+}
+
+void CpuExecutor::use_weights(std::unique_ptr<LoadedWeights> weights) {
+  auto* loaded = dynamic_cast<CpuWeights*>(weights.get());
+  CHECK(loaded != nullptr, "the weights are not of this executor");
+  weights_ = std::move(loaded->weights);
 }
 
 void CpuExecutor::reserve(std::int64_t rows) {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "multiverse/exec/executor.h"
@@ -23,6 +24,9 @@ class CpuExecutor final : public Executor {
 
   const ExecutorInfo& info() const override { return info_; }
   void execute(const StepPlan& plan, StepResult& result) override;
+  // In the type that the matrices have now.
+  Result<std::unique_ptr<LoadedWeights>> load_weights(const std::string& model_dir) override;
+  void use_weights(std::unique_ptr<LoadedWeights> weights) override;
 
  private:
   void reserve(std::int64_t rows);
@@ -40,7 +44,8 @@ class CpuExecutor final : public Executor {
   void for_rows(std::int64_t rows, const Body& body);
 
   const ModelConfig config_;
-  const ModelWeights weights_;
+  const kernels::WeightType weight_type_;
+  ModelWeights weights_;
   const KvPool pool_;
   const Rope rope_;
   const kernels::Isa isa_;

@@ -90,14 +90,17 @@ bool Scheduler::try_admit(Entry& entry, std::int32_t growth) {
 
 void Scheduler::build_tree(Entry& entry) {
   entry.tree = std::make_unique<RequestTree>(entry.id, std::move(entry.request), dialect_, config_.tree);
-  const GenerateRequest& request = entry.tree->request();
-  if (request.prompt_top_logprobs < 0) return;
-  entry.prompt_logprobs.resize(request.prompt.size());
-  const std::vector<bool>& forced = entry.tree->prompt_forced();
-  entry.prompt_logprobs_left = static_cast<std::int32_t>(std::count(forced.begin() + 1, forced.end(), false));
+  if (entry.tree->request().prompt_top_logprobs < 0) return;
+  want_prompt_logprobs(entry);
   if (entry.prompt_logprobs_left > 0) return;
   entry.events.emplace_back(PromptEvent{entry.prompt_logprobs});
   tell(entry);
+}
+
+void Scheduler::want_prompt_logprobs(Entry& entry) {
+  const std::vector<bool>& forced = entry.tree->prompt_forced();
+  entry.prompt_logprobs.assign(forced.size(), std::nullopt);
+  entry.prompt_logprobs_left = static_cast<std::int32_t>(std::count(forced.begin() + 1, forced.end(), false));
 }
 
 // Takes the full pages that the index knows; how many tokens these hold. The last token of what is drawn from is always
@@ -134,15 +137,42 @@ Scheduler::Entry& Scheduler::victim() const {
 
 void Scheduler::preempt(Entry& entry) {
   reserve_per_branch_ = std::min(config_.reserve.most, 2.0 * reserve_per_branch_);
+  give_up_pages(entry);
+  entry.ends_at_preemption = ends_;
+  last_preempted_ = entry.id;
+  std::erase(running_, &entry);
+}
+
+// It leaves; its tokens stay.
+void Scheduler::give_up_pages(Entry& entry) {
   ++counters_.preemptions;
   entry.tree->for_each_segment([&](SegmentId id) { counters_.preempted_tokens += entry.tree->segment(id).computed; });
   entry.tree->drop_pages();
   entry.recomputing = true;
-  entry.ends_at_preemption = ends_;
-  last_preempted_ = entry.id;
+  entry.stale = false;
   preempted_.push_back(entry.id);
-  std::erase(running_, &entry);
   start_waiting(entry);
+}
+
+std::int32_t Scheduler::weights_changed(std::uint64_t version, bool keep) {
+  weights_version_ = version;
+  pool_.forget_all();
+  const auto affected = static_cast<std::int32_t>(running_.size());
+  for (Entry* entry : running_) {
+    if (keep) {
+      entry->stale = true;
+    } else {
+      give_up_pages(*entry);  // it leaves for no lack of pages, so nothing keeps it from coming back at once
+    }
+  }
+  if (!keep) {
+    running_.clear();
+    // Log-probabilities of a prompt are all by the same weights.
+    for (const auto& [id, entry] : entries_) {
+      if (entry->prompt_logprobs_left > 0) want_prompt_logprobs(*entry);
+    }
+  }
+  return affected;
 }
 
 }  // namespace multiverse

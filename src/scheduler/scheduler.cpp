@@ -120,8 +120,9 @@ void Scheduler::collect(Entry& entry) {
     if (std::holds_alternative<TokenEvent>(event)) ++counters_.generation_tokens;
     if (std::holds_alternative<ForkEvent>(event)) ++counters_.forks;
     if (std::holds_alternative<JoinEvent>(event)) ++counters_.joins;
-    if (const auto* end = std::get_if<SampleEndEvent>(&event); end != nullptr) {
+    if (auto* end = std::get_if<SampleEndEvent>(&event); end != nullptr) {
       counters_.malformed += end->parallel.malformed;
+      end->weights_versions = entry.weights_versions;
     }
   }
   if (!tree.events.empty()) tell(entry);

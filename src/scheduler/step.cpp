@@ -134,7 +134,7 @@ void Scheduler::commit() {
     segment.computed += run.count;
     segment.planned = 0;
     if (segment.frozen && segment.complete()) --run.request->incomplete_frozen;
-    publish(segment);
+    if (!find(run.request->id())->stale) publish(segment);
   }
   runs_.clear();
   for (std::size_t i = 0; i < planned_samples_.size(); ++i) commit_sample(planned_samples_[i], result_.samples[i]);
@@ -150,11 +150,13 @@ void Scheduler::publish(Segment& segment) {
 }
 
 void Scheduler::commit_sample(const PlannedSample& planned, const SampleResult& drawn) {
+  Entry& entry = *find(planned.request->id());
   if (planned.prompt_index < 0) {
+    std::vector<std::uint64_t>& versions = entry.weights_versions;
+    if (versions.empty() || versions.back() != weights_version_) versions.push_back(weights_version_);
     planned.request->commit(planned.sample, planned.branch, drawn);
     return;
   }
-  Entry& entry = *find(planned.request->id());
   std::optional<PromptEvent::Entry>& slot = entry.prompt_logprobs[static_cast<std::size_t>(planned.prompt_index)];
   if (slot || entry.prompt_logprobs_left == 0) return;  // computed again after a preemption
   slot = PromptEvent::Entry{drawn.logprob, drawn.top};

@@ -81,7 +81,7 @@ TEST(Answer, OfAChat) {
       R"({"role":"assistant","content":"hé","refusal":null},"logprobs":null,"finish_reason":"stop"}],"usage":)"
       R"({"prompt_tokens":20,"completion_tokens":4,"total_tokens":24,"prompt_tokens_details":{"cached_tokens":0},)"
       R"("completion_tokens_details":{"parallel":{"blocks":0,"paths":0,"max_width":0,"max_depth":0,)"
-      R"("critical_path_tokens":4,"steps":4,"malformed":0}}}})");
+      R"("critical_path_tokens":4,"steps":4,"malformed":0}}},"weights_versions":[1]})");
 }
 
 TEST(Stream, OfAChatByteForByte) {
@@ -91,7 +91,7 @@ TEST(Stream, OfAChatByteForByte) {
   EXPECT_EQ(stream(kChat + R"(,"stream":true})", true, engine),
             head + R"({"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}]})" +
                 "\n\n" + head + R"({"index":0,"delta":{"content":"hi"},"logprobs":null,"finish_reason":null}]})" +
-                "\n\n" + head + R"({"index":0,"delta":{},"logprobs":null,"finish_reason":"length"}]})" +
+                "\n\n" + head + R"({"index":0,"delta":{},"logprobs":null,"finish_reason":"length"}],"weights_versions":[1]})" +
                 "\n\ndata: [DONE]\n\n");
 }
 

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <csignal>
 #include <fstream>
+#include <future>
 #include <nlohmann/json.hpp>
 #include <thread>
 
@@ -312,6 +313,81 @@ TEST(Engine, AStepThatHangsShows) {
   hang = false;
   drain(*stream.value());
   EXPECT_EQ(engine->stats().last_step_age_seconds, 0.0);
+}
+
+// ── Other weights ──
+
+// An engine over a fake whose weights have numbers; `loading` is called on the thread that loads.
+std::unique_ptr<Engine> start_reloadable(std::function<void()> loading = nullptr) {
+  auto executor = std::make_unique<FakeExecutor>(2000, endless(), /*max_position=*/2000);
+  executor->before_step = slow_step;
+  executor->before_load = std::move(loading);
+  return Engine::start(std::move(executor), fake_dialect(), small_config());
+}
+
+std::vector<std::uint64_t> versions_of(const std::vector<Event>& events) {
+  for (const Event& event : events) {
+    if (const auto* end = std::get_if<SampleEndEvent>(&event)) return end->weights_versions;
+  }
+  return {};
+}
+
+TEST(EngineReload, ExchangesWeightsWhileRequestsRun) {
+  const auto engine = start_reloadable();
+  EXPECT_EQ(engine->stats().weights_version, 1);
+  for (const ReloadMode mode : {ReloadMode::kRecompute, ReloadMode::kKeep}) {
+    auto stream = engine->submit(request_of({40}, 300));
+    ASSERT_TRUE(stream.ok());
+    std::vector<Event> events;
+    stream.value()->wait(kLong, events);  // it runs
+    const auto before = static_cast<std::uint64_t>(engine->stats().weights_version);
+    const Result<WeightsReload> reload = engine->reload_weights("7", mode);
+    ASSERT_TRUE(reload.ok()) << reload.error().message;
+    EXPECT_EQ(reload.value().previous + 1, reload.value().version);
+    EXPECT_EQ(reload.value().requests, 1);
+    for (Event& event : drain(*stream.value())) events.push_back(std::move(event));
+    EXPECT_EQ(versions_of(events), (std::vector<std::uint64_t>{before, before + 1}));
+    EXPECT_EQ(canonical_sample(events, 0).tokens.size(), 300U);  // none lost, none twice
+  }
+  EXPECT_EQ(engine->stats().weight_reloads_total, 2);
+  EXPECT_EQ(engine->stats().preemptions_total, 1);
+}
+
+TEST(EngineReload, AFailureLeavesTheWeightsAsTheyWere) {
+  std::atomic<int> kind = 0;
+  const auto engine = start_reloadable([&kind] {
+    if (kind == 1) throw std::bad_alloc();
+    if (kind == 2) throw std::runtime_error("the disk is gone");
+  });
+  EXPECT_EQ(engine->reload_weights("nothing", ReloadMode::kRecompute).error().message, "no weights are in 'nothing'");
+  kind = 1;
+  EXPECT_EQ(engine->reload_weights("7", ReloadMode::kRecompute).error().code, ErrorCode::kInternal);
+  kind = 2;
+  EXPECT_EQ(engine->reload_weights("7", ReloadMode::kRecompute).error().message,
+            "loading the weights failed: the disk is gone");
+  EXPECT_EQ(engine->stats().weights_version, 1);
+  EXPECT_EQ(engine->stats().weight_reloads_total, 0);
+  EXPECT_EQ(engine->stats().weight_reloads_failed_total, 3);
+  auto stream = engine->submit(request_of({40}, 5));
+  ASSERT_TRUE(stream.ok());
+  EXPECT_EQ(versions_of(drain(*stream.value())), std::vector<std::uint64_t>{1});
+}
+
+TEST(EngineReload, OneAtATimeWhileStepsGoOnAndNoneOnceItStops) {
+  std::promise<void> loading, may_end;
+  const auto engine = start_reloadable([&] {
+    loading.set_value();
+    may_end.get_future().wait();
+  });
+  auto first = std::async(std::launch::async, [&] { return engine->reload_weights("7", ReloadMode::kRecompute); });
+  loading.get_future().wait();
+  EXPECT_EQ(engine->reload_weights("8", ReloadMode::kRecompute).error().code_name, "reload_in_progress");
+  auto stream = engine->submit(request_of({40}, 5));  // the weights are still being loaded
+  ASSERT_TRUE(stream.ok());
+  EXPECT_EQ(versions_of(drain(*stream.value())), std::vector<std::uint64_t>{1});
+  engine->stop();
+  may_end.set_value();
+  EXPECT_EQ(first.get().error().code, ErrorCode::kUnavailable);
 }
 
 }  // namespace

@@ -262,6 +262,26 @@ TEST_F(Server, MetricsMayHaveAnAddressOfTheirOwn) {
   EXPECT_EQ(status_of(get("/readyz")), 200);
 }
 
+TEST_F(Server, TheReloadOfWeightsStandsWithTheOperatorsAndWantsAKeyThereToo) {
+  HttpOptions options;
+  options.api_keys = {"secret"};
+  options.metrics_port = 0;
+  options.weights = {"/models/served", "/"};
+  start(options);
+  const auto post_to = [](int port, const std::string& key) {
+    RawClient client(port);
+    client.send("POST /admin/reload_weights HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n" + key +
+                "Content-Length: 2\r\n\r\n{}");
+    return client.read_answer();
+  };
+  const std::string key = "Authorization: Bearer secret\r\n";
+  EXPECT_EQ(status_of(post_to(server_->port(), key)), 404);
+  EXPECT_EQ(status_of(post_to(server_->metrics_port(), "")), 401);
+  const std::string answer = post_to(server_->metrics_port(), key);
+  EXPECT_EQ(status_of(answer), 400);
+  EXPECT_NE(answer.find("reload_unsupported"), std::string::npos);  // what a fake engine says
+}
+
 // No token in time: refused before the engine is asked to go on, as 408 or, on a stream, as its error event.
 TEST_F(Server, AFirstTokenThatIsLateEndsTheRequest) {
   gap_ = std::chrono::seconds(60);

@@ -157,6 +157,7 @@ SampleEndEvent sample_end(std::int32_t sample, FinishReason reason, std::int64_t
   end.completion_tokens = tokens;
   end.parallel.critical_path_tokens = tokens;
   end.parallel.steps = tokens;
+  end.weights_versions = {1};
   return end;
 }
 

@@ -1,6 +1,7 @@
 #include "tests/support/fake_executor.h"
 
 #include <algorithm>
+#include <charconv>
 #include <unordered_set>
 
 #include "multiverse/base/check.h"
@@ -96,7 +97,27 @@ float fake_logprob(const std::vector<SeenToken>& seen, TokenId token) {
 FakeExecutor::FakeExecutor(std::int32_t num_pages, Policy policy, std::int32_t max_position)
     : info_{"fake", kVocabulary, num_pages, 4096, max_position, 0, 0},
       policy_(std::move(policy)),
-      slots_(static_cast<std::size_t>(num_pages) * kPageTokens) {}
+      slots_(static_cast<std::size_t>(num_pages) * kPageTokens),
+      weights_of_slots_(slots_.size(), 0) {}
+
+namespace {
+struct FakeWeights final : LoadedWeights {
+  int number = 0;
+};
+}  // namespace
+
+Result<std::unique_ptr<LoadedWeights>> FakeExecutor::load_weights(const std::string& model_dir) {
+  if (before_load) before_load();
+  auto loaded = std::make_unique<FakeWeights>();
+  const char* end = model_dir.data() + model_dir.size();
+  const auto [stop, failure] = std::from_chars(model_dir.data(), end, loaded->number);
+  if (failure != std::errc() || stop != end) return invalid_argument(concat("no weights are in '", model_dir, "'"));
+  return std::unique_ptr<LoadedWeights>(std::move(loaded));
+}
+
+void FakeExecutor::use_weights(std::unique_ptr<LoadedWeights> loaded) {
+  weights = dynamic_cast<FakeWeights&>(*loaded).number;
+}
 
 void FakeExecutor::execute(const StepPlan& plan, StepResult& result) {
   if (before_step) before_step(plan);
@@ -112,6 +133,7 @@ void FakeExecutor::execute(const StepPlan& plan, StepResult& result) {
     SeenToken& slot = slot_at(row.page, row.offset);
     CHECK(written.insert(&slot).second, "two rows write slot ", row.page, ":", row.offset);
     slot = {row.token, row.position};
+    weights_of_slots_[static_cast<std::size_t>(&slot - slots_.data())] = weights;
   }
   std::vector<std::vector<SeenToken>> seen(plan.rows.size());
   for (const AttentionItem& item : plan.items) {
@@ -121,7 +143,9 @@ void FakeExecutor::execute(const StepPlan& plan, StepResult& result) {
       const std::int32_t count = item.causal ? item.num_tokens - (item.row_end - 1 - row) : item.num_tokens;
       for (std::int32_t i = 0; i < count; ++i) {
         const PageId page = plan.pages.at(static_cast<std::size_t>(item.first_page + i / kPageTokens));
-        seen.at(static_cast<std::size_t>(row)).push_back(slot_at(page, i % kPageTokens));
+        const SeenToken& slot = slot_at(page, i % kPageTokens);
+        stale_slots += weights_of_slots_[static_cast<std::size_t>(&slot - slots_.data())] != weights ? 1 : 0;
+        seen.at(static_cast<std::size_t>(row)).push_back(slot);
       }
     }
   }

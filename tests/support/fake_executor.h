@@ -4,6 +4,8 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
+#include <string>
 #include <vector>
 
 #include "multiverse/exec/executor.h"
@@ -47,10 +49,19 @@ class FakeExecutor final : public Executor {
   std::int64_t seen_slots = 0;                       // slots that items read, each item once: what attention must load
   std::function<void(const StepPlan&)> before_step;  // may throw ExecutionError
 
+  // Weights by number, 1 at first: load_weights("7") gives the seventh, any other text an error. Each slot remembers
+  // the weights that it was written by.
+  Result<std::unique_ptr<LoadedWeights>> load_weights(const std::string& model_dir) override;
+  void use_weights(std::unique_ptr<LoadedWeights> weights) override;
+  std::function<void()> before_load;  // on the thread that loads
+  int weights = 1;
+  std::int64_t stale_slots = 0;  // seen slots that other weights than the step's had written
+
  private:
   const ExecutorInfo info_;
   const Policy policy_;
   std::vector<SeenToken> slots_;
+  std::vector<int> weights_of_slots_;
 };
 
 // The log-probability that the fake reports for a token after what is seen.

@@ -61,6 +61,7 @@ class Generation {
   // Once it has ended: of the samples that ended; the longest wait for admission.
   virtual const ParallelUsage& parallel() const = 0;
   virtual Nanoseconds queued() const = 0;
+  virtual const std::vector<std::uint64_t>& weights_versions() const = 0;
 };
 
 // Draws one token, to know that the engine works. Blocks.

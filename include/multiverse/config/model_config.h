@@ -13,6 +13,7 @@ namespace multiverse {
 struct RopeScaling {  // "llama3"
   double factor = 1.0, low_freq_factor = 1.0, high_freq_factor = 1.0;
   std::int64_t original_max_position = 0;
+  bool operator==(const RopeScaling&) const = default;
 };
 
 struct ModelConfig {
@@ -32,6 +33,9 @@ struct ModelConfig {
   // Reads DIR/config.json as transformers 4 and 5 write it. Anything the decoder does not do (another architecture,
   // sliding window in use, another activation, a rope type) is refused by name with what is known.
   static Result<ModelConfig> load(const std::string& model_dir);
+  // The first setting that decides what a forward pass computes and differs in `other`, as "NAME is A, not B" with B
+  // the other's; nullopt where none does. The type in which the file holds its numbers is none.
+  std::optional<std::string> difference(const ModelConfig& other) const;
 };
 
 // Sampling defaults of the model's authors; absent fields stay neutral.

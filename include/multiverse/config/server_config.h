@@ -31,6 +31,7 @@ struct ServerConfig {
   std::string api_key_file;
   std::string metrics_host = "127.0.0.1";
   std::int64_t metrics_port = 0;  // 0: /metrics stands on `port`
+  std::string reload_dir;         // weights may be loaded from below it; "": none
   std::optional<bool> ui;         // the page at /; nullopt: where the host is a loopback address
   std::int64_t max_connections = 1024;
   std::int64_t max_body_bytes = std::int64_t{8} << 20;

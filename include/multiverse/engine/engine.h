@@ -58,6 +58,8 @@ struct EngineStats {
   std::int64_t forks_total = 0, joins_total = 0, malformed_total = 0, preemptions_total = 0, steps_total = 0;
   std::int64_t finished_stop_total = 0, finished_length_total = 0, cancelled_total = 0, failed_total = 0,
                rejected_total = 0;
+  std::int64_t weights_version = 1;  // 1 at the start, one more with each reload
+  std::int64_t weight_reloads_total = 0, weight_reloads_failed_total = 0;
   Distribution<13> step_rows{{1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096}};
   Distribution<15> step_seconds{
       {0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0}};
@@ -83,6 +85,19 @@ class RequestStream {
   virtual void cut(std::int32_t sample, std::int32_t branch) = 0;
 };
 
+// What happens to requests that run when the weights change. Their tokens stay; each names all weights that drew some.
+enum class ReloadMode {
+  kRecompute,  // preempted, and computed again with the new weights before they go on
+  kKeep,       // go on over the keys and values that the old weights made
+};
+
+struct WeightsReload {
+  std::int64_t version = 0, previous = 0;
+  std::int64_t requests = 0;  // that ran, and were recomputed or kept
+  double load_seconds = 0.0;  // while steps went on
+  double swap_seconds = 0.0;  // between two steps
+};
+
 class Engine {
  public:
   // Takes the executor; starts the thread. `dialect`: nullopt for a model without control tokens.
@@ -95,6 +110,14 @@ class Engine {
   // Any thread. Checks what only the engine can (kOverloaded: queue full; kInvalidArgument: prompt too long, with both
   // numbers and code "context_length_exceeded") and returns at once; the request then waits for admission.
   virtual Result<std::unique_ptr<RequestStream>> submit(GenerateRequest request) = 0;
+
+  // Any thread but the engine's. Loads the weights while steps go on, exchanges them between two steps and empties the
+  // prefix index; returns once that is done. One at a time: kOverloaded ("reload_in_progress") for a second. Any error
+  // leaves the weights as they were.
+  virtual Result<WeightsReload> reload_weights(const std::string& /*model_dir*/, ReloadMode /*mode*/) {
+    return Error{ErrorCode::kUnsupported, "this engine's weights can't be exchanged while it runs", "",
+                 "reload_unsupported"};
+  }
 
   virtual EngineStats stats() const = 0;  // any thread, no waiting for a step
   virtual const ExecutorInfo& executor_info() const = 0;

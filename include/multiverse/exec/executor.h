@@ -2,9 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <stdexcept>
 #include <string>
 
+#include "multiverse/base/check.h"
+#include "multiverse/base/status.h"
 #include "multiverse/exec/step.h"
 
 namespace multiverse {
@@ -25,13 +28,33 @@ struct ExecutorInfo {
   std::int64_t kv_bytes = 0;
 };
 
-// Owned by the engine and called from its thread alone.
+// Weights in the form that one executor computes with; that executor's alone to look into.
+class LoadedWeights {
+ public:
+  virtual ~LoadedWeights() = default;
+};
+
+// Owned by the engine and called from its thread alone, load_weights() aside.
 class Executor {
  public:
   virtual ~Executor() = default;
   virtual const ExecutorInfo& info() const = 0;
   // Computes the plan. `result` is overwritten. Throws ExecutionError; the pool's other pages keep their content.
   virtual void execute(const StepPlan& plan, StepResult& result) = 0;
+
+  // Other weights for the same model, from the Hugging Face files in `model_dir`. Any thread, while steps go on; holds
+  // both sets in memory. The error names what differs: a setting of config.json, or the tensor that is missing, extra
+  // or misshapen.
+  virtual Result<std::unique_ptr<LoadedWeights>> load_weights(const std::string& /*model_dir*/) {
+    return Error{ErrorCode::kUnsupported,
+                 "weights can't be exchanged on this device while it serves; restart the server", "",
+                 "reload_unsupported"};
+  }
+  // Computes with these from the next step on: what load_weights() of this executor gave. Keys and values in the pool
+  // stay as they are.
+  virtual void use_weights(std::unique_ptr<LoadedWeights> /*weights*/) {
+    CHECK(false, "weights are given to an executor that loads none");
+  }
 };
 
 }  // namespace multiverse

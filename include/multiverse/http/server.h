@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "multiverse/api/reload.h"
 #include "multiverse/api/served_model.h"
 #include "multiverse/base/status.h"
 #include "multiverse/engine/engine.h"
@@ -30,6 +31,7 @@ struct HttpOptions {
   std::chrono::milliseconds write_timeout{30'000};
   std::chrono::milliseconds stall_timeout{120'000};  // the engine has work and ended no step for this long: not alive
   std::vector<std::string> api_keys;                 // none: everyone may
+  WeightPlaces weights;                              // of POST /admin/reload_weights
   bool ui = false;                                   // the page at /
 };
 

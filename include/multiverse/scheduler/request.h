@@ -102,6 +102,7 @@ struct SampleEndEvent {
   FinishReason reason = FinishReason::kStop;
   std::int64_t completion_tokens = 0;
   ParallelUsage parallel;
+  std::vector<std::uint64_t> weights_versions;  // of the weights that drew tokens of the request so far, ascending
 };
 // The last event of a request.
 struct FinishedEvent {

@@ -69,6 +69,10 @@ class Scheduler {
   void cancel(RequestId id);
   // See RequestStream::cut.
   void cut(RequestId id, std::int32_t sample, std::int32_t branch);
+  // The executor has other weights: what the prefix index knows is void, and draws from now on are by `version`.
+  // Requests that run give their pages up and are computed again, or, with `keep`, go on over the keys and values that
+  // they have. How many did so.
+  std::int32_t weights_changed(std::uint64_t version, bool keep);
   // Ends every request with this error (the engine stops).
   void fail_all(const Error& error);
 
@@ -116,10 +120,12 @@ class Scheduler {
     std::int64_t cached_tokens = 0;
     std::int64_t prompt_tokens = 0;
     std::int64_t projected_pages = 0;
-    bool recomputing = false;              // preempted once: its tails are prefill until they are computed again
-    std::int64_t ends_at_preemption = -1;  // ends_ when it was preempted last
-    std::int64_t refused_at = -1;          // the step in which it found too few pages last, and
-    std::int32_t pages_wanted = 0;         // how many it wanted
+    bool stale = false;                           // holds keys and values of earlier weights: not for the prefix index
+    std::vector<std::uint64_t> weights_versions;  // whose draws it has
+    bool recomputing = false;                     // preempted once: its tails are prefill until they are computed again
+    std::int64_t ends_at_preemption = -1;         // ends_ when it was preempted last
+    std::int64_t refused_at = -1;                 // the step in which it found too few pages last, and
+    std::int32_t pages_wanted = 0;                // how many it wanted
     std::vector<std::optional<PromptEvent::Entry>> prompt_logprobs;
     std::int32_t prompt_logprobs_left = 0;  // until then the tree's events wait
     bool told = false;                      // is in told_
@@ -141,9 +147,11 @@ class Scheduler {
 
   bool try_admit(Entry& entry, std::int32_t growth);
   void build_tree(Entry& entry);
+  void want_prompt_logprobs(Entry& entry);
   std::int32_t find_prefix(Entry& entry);
   Entry& victim() const;
   void preempt(Entry& entry);
+  void give_up_pages(Entry& entry);
   void start_waiting(Entry& entry);
   void stop_waiting(Entry& entry);
 
@@ -173,6 +181,7 @@ class Scheduler {
   std::vector<Entry*> told_;  // with events that take_events() has not handed out
   std::int64_t arrivals_ = 0, ends_ = 0;
   std::int64_t waiting_tokens_ = 0, waiting_pages_ = 0;
+  std::uint64_t weights_version_ = 1;
   double reserve_per_branch_;  // pages; between config_.reserve.least and most
   std::optional<RequestId> last_preempted_;
   SchedulerCounters counters_;
