@@ -10,6 +10,7 @@ namespace multiverse {
 
 namespace {
 constexpr std::string_view kPing = ": ping\n\n";
+
 // "3, 4"
 std::string list_of(const std::vector<std::uint64_t>& versions) {
   std::string list;

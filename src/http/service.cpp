@@ -13,6 +13,7 @@
 #include "multiverse/base/log.h"
 
 #include "http/auth.h"
+#include "http/delivery.h"
 #include "http/page.h"
 
 namespace multiverse {
