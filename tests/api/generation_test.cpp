@@ -91,7 +91,8 @@ TEST(Stream, OfAChatByteForByte) {
   EXPECT_EQ(stream(kChat + R"(,"stream":true})", true, engine),
             head + R"({"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}]})" +
                 "\n\n" + head + R"({"index":0,"delta":{"content":"hi"},"logprobs":null,"finish_reason":null}]})" +
-                "\n\n" + head + R"({"index":0,"delta":{},"logprobs":null,"finish_reason":"length"}],"weights_versions":[1]})" +
+                "\n\n" + head +
+                R"({"index":0,"delta":{},"logprobs":null,"finish_reason":"length"}],"weights_versions":[1]})" +
                 "\n\ndata: [DONE]\n\n");
 }
 
