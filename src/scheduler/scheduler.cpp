@@ -116,7 +116,7 @@ void Scheduler::collect_all() {
 void Scheduler::collect(Entry& entry) {
   if (entry.state == Entry::State::kDone || entry.prompt_logprobs_left > 0) return;
   RequestTree& tree = *entry.tree;
-  for (const Event& event : tree.events) {
+  for (Event& event : tree.events) {
     if (std::holds_alternative<TokenEvent>(event)) ++counters_.generation_tokens;
     if (std::holds_alternative<ForkEvent>(event)) ++counters_.forks;
     if (std::holds_alternative<JoinEvent>(event)) ++counters_.joins;
