@@ -30,7 +30,7 @@ struct Service::Route {
   void (Service::*handler)(Exchange&, const std::string& body);
   bool of_page = false;  // there only with HttpOptions::ui
 
-  static const std::array<Route, 16>& table();
+  static const std::array<Route, 17>& table();
   bool matches(std::string_view given) const;
   // Such a route wants a key on the operators' address too.
   bool changes_server() const { return path == kReloadPath; }
@@ -45,8 +45,8 @@ struct Service::Route {
   }
 };
 
-const std::array<Service::Route, 16>& Service::Route::table() {
-  static const std::array<Route, 16> kRoutes{{
+const std::array<Service::Route, 17>& Service::Route::table() {
+  static const std::array<Route, 17> kRoutes{{
       {"GET", "/livez", true, &Service::live},
       {"GET", "/readyz", true, &Service::ready},
       {"GET", "/health", true, &Service::ready},
