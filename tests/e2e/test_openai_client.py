@@ -176,8 +176,8 @@ def test_errors_are_the_clients_exceptions(client):
         ask(client, model="gpt-4")
     assert missing.value.code == "model_not_found"
     with pytest.raises(openai.BadRequestError) as unsupported:
-        ask(client, response_format={"type": "json_object"})
-    assert unsupported.value.param == "response_format"
+        ask(client, reasoning_effort="low")
+    assert unsupported.value.param == "reasoning_effort"
     with pytest.raises(openai.BadRequestError) as long:
         client.completions.create(model="multiverse-tiny", prompt=[5] * 200_000)
     assert long.value.code == "context_length_exceeded"
