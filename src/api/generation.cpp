@@ -24,10 +24,10 @@ struct Choice {
   BranchWatch branches;
   const char* finish_reason = nullptr;  // set when the sample has ended
   std::vector<std::uint64_t> weights_versions;
-  bool read = false;                    // to the end
-  bool echoed = false;                  // the prompt's text has been said
-  bool chunked = false;                 // a first chunk has been sent
-  bool closed = false;                  // so has the last one
+  bool read = false;     // to the end
+  bool echoed = false;   // the prompt's text has been said
+  bool chunked = false;  // a first chunk has been sent
+  bool closed = false;   // so has the last one
 };
 
 struct PromptRun {
