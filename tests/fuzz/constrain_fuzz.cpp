@@ -29,11 +29,20 @@ struct Input {
   std::vector<std::uint8_t> draws;
 };
 
+// Without what a JSON string must escape: for a look at the rest.
+std::string quotable(std::string text) {
+  for (char& byte : text) {
+    if (byte == '"' || byte == '\\' || (byte >= 0 && byte < ' ')) byte = ' ';
+  }
+  return text;
+}
+
 Input read_input(const std::uint8_t* data, std::size_t size) {
   Input input;
   if (size < 2) return input;
   const std::size_t draws = std::min<std::size_t>(data[1], size - 2);
   const std::string text(data + 2, data + size - draws);
+  if (!nlohmann::json::accept(concat('"', quotable(text), '"'))) return input;  // not UTF-8: the API has parsed it
   input.draws.assign(data + size - draws, data + size);
   switch (data[0] % 3) {
     case 0:
@@ -43,6 +52,7 @@ Input read_input(const std::uint8_t* data, std::size_t size) {
       input.spec = {Kind::kJsonSchema, text};
       break;
     default:
+      if (!nlohmann::json::accept(text)) return input;  // the API has parsed a tool's parameters
       input.spec = {Kind::kToolCalls,
                     tool_calls_text({"<tool_call>\n", "arguments", "\n</tool_call>", 2, {{"f", text}}})};
       break;
