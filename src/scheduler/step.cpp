@@ -30,8 +30,10 @@ void Scheduler::plan() {
 void Scheduler::select() {
   const std::int32_t paced = pace_.budget(decoding_);
   select_within({config_.max_rows, paced});
-  // Nothing decodes any more.
-  if (runs_.empty() && paced == 0) select_within({config_.max_rows, config_.max_prefill_tokens});
+  const auto decodes = [](const RowDemand& demand) { return demand.decode > 0; };
+  if (paced == config_.max_prefill_tokens || std::any_of(demands_.begin(), demands_.end(), decodes)) return;
+  // What decoded in the step before has ended: there is nothing to spare.
+  select_within({config_.max_rows, config_.max_prefill_tokens});
 }
 
 // All that the requests could compute, where that is not too much; else each gets its share of the rows.

@@ -475,5 +475,28 @@ TEST(Scheduler, AConstraintDecidesWhatIsDrawn) {
   }
 }
 
+// What decoded in the step before paces a prompt only while it still decodes.
+TEST(Scheduler, APromptThatFindsTheServerEmptyTakesWholeSteps) {
+  ManualClock clock;
+  FakeExecutor executor(200, [](const std::vector<SeenToken>&, const RandomKey&) { return TokenId{41}; });
+  executor.before_step = [&](const StepPlan&) { clock.time += std::chrono::milliseconds(1); };
+  SchedulerConfig config;
+  config.tree = {1000, 100'000, {kEndOfText}, 0};
+  Scheduler scheduler(executor, nullptr, config, clock);
+  for (const TokenId first : {40, 42, 43}) {
+    GenerateRequest request;
+    request.prompt.assign(100, 40);
+    request.prompt[0] = first;  // nothing is found in the cache
+    request.max_tokens = 5;
+    scheduler.add(static_cast<RequestId>(first), request);
+    const std::int64_t before = executor.steps;
+    while (!scheduler.idle()) {
+      scheduler.step();
+      scheduler.take_events([](RequestId, std::vector<Event>&) {});
+    }
+    EXPECT_EQ(executor.steps - before, 5) << "request " << first;
+  }
+}
+
 }  // namespace
 }  // namespace multiverse::testing
