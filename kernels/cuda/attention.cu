@@ -32,6 +32,8 @@ struct Work {
   std::int64_t page_stride;
   int kv_head;
   int group;
+
+  __device__ int blocks() const { return (chunk.num_tokens + kBlockTokens - 1) / kBlockTokens; }
 };
 
 template <int kDim>
@@ -219,8 +221,7 @@ __device__ void merge_warps(const AttentionArgs& args, const Work& work, int til
 // The first stages of a chunk, as far as they may be read before wait_for_previous(); returns how many those are.
 template <int kDim>
 __device__ int load_early(const Work& work, unsigned char* memory) {
-  const int blocks = (work.chunk.num_tokens + kBlockTokens - 1) / kBlockTokens;
-  const int old = work.chunk.num_old == work.chunk.num_tokens ? blocks : work.chunk.num_old / kBlockTokens;
+  const int old = work.chunk.num_old == work.chunk.num_tokens ? work.blocks() : work.chunk.num_old / kBlockTokens;
   const int early = old < kStages - 1 ? old : kStages - 1;
   for (int stage = 0; stage < early; ++stage) {
     load_block<kDim>(work, stage, memory + stage * Tile<kDim>::kStageBytes);
@@ -237,7 +238,7 @@ __device__ void attend(const AttentionArgs& args, const Work& work, float scale,
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   const int tile_row = warp % kRowWarps * 16, token = warp / kRowWarps * kWarpTokens;
   const int tile_rows = work.chunk.num_rows * work.group;
-  const int blocks = (work.chunk.num_tokens + kBlockTokens - 1) / kBlockTokens;
+  const int blocks = work.blocks();
   for (int stage = loaded; stage < kStages - 1; ++stage) {
     if (stage < blocks) load_block<kDim>(work, stage, memory + stage * Tile<kDim>::kStageBytes);
     copy_commit();

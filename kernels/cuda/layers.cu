@@ -2,7 +2,7 @@
 
 #include "multiverse/kernels/cuda/layers.h"
 
-#include "device.h"
+#include "elements.h"
 
 namespace multiverse::kernels::cuda {
 namespace {
@@ -110,10 +110,7 @@ __global__ void __launch_bounds__(kThreads) split_qkv_heads(QkvArgs args) {
     const int place = i / 8 * 16 + i % 8;
     low[p] = from_bf16(from[place]);
     high[p] = from_bf16(from[place + 8]);
-    if (args.bias != nullptr) {
-      low[p] += args.bias[head * args.head_dim + i];
-      high[p] += args.bias[head * args.head_dim + half + i];
-    }
+    add_head_bias(args, head, i, low[p], high[p]);
     squares += low[p] * low[p] + high[p] * high[p];
   }
   const float* weight = is_query ? args.q_norm : args.k_norm;
@@ -128,20 +125,12 @@ __global__ void __launch_bounds__(kThreads) split_qkv_heads(QkvArgs args) {
       high[p] *= scale * weight[i + half];
     }
   }
-  Bf16* to = args.queries + (std::int64_t{row} * args.num_heads + head) * args.head_dim;
-  if (!is_query) {
-    const int slot = args.slots[row];
-    if (slot < 0) return;
-    to = args.kv + cache_place(slot, head - args.num_heads, args.num_kv_heads, args.head_dim);
-  }
+  Bf16* place = head_place(args, row, head);
+  if (place == nullptr) return;
 #pragma unroll
   for (int p = 0; p < kMaxPairs; ++p) {
     const int i = lane + 32 * p;
-    if (i >= half) continue;
-    const float cosine = is_value ? 1.0F : args.angles[std::int64_t{row} * args.head_dim + i];
-    const float sine = is_value ? 0.0F : args.angles[std::int64_t{row} * args.head_dim + half + i];
-    to[i] = static_cast<Bf16>(pack_bf16(low[p] * cosine - high[p] * sine, 0.0F));
-    to[i + half] = static_cast<Bf16>(pack_bf16(high[p] * cosine + low[p] * sine, 0.0F));
+    if (i < half) store_rotated(args, place, row, head, i, low[p], high[p]);
   }
 }
 
@@ -153,8 +142,8 @@ __global__ void __launch_bounds__(kThreads) silu_mul_blocks(const Bf16* gate_up,
   const uint4 gate = *reinterpret_cast<const uint4*>(gate_up + block * 16);
   const uint4 up = *reinterpret_cast<const uint4*>(gate_up + block * 16 + 8);
   const auto both = [](unsigned g, unsigned u) {
-    const auto one = [](float x, float y) { return x / (1.0F + exp2_fast(-1.44269504088896341F * x)) * y; };
-    return pack_bf16(one(from_bf16(g & 0xFFFFU), from_bf16(u & 0xFFFFU)), one(from_bf16(g >> 16), from_bf16(u >> 16)));
+    return pack_bf16(silu(from_bf16(g & 0xFFFFU)) * from_bf16(u & 0xFFFFU),
+                     silu(from_bf16(g >> 16)) * from_bf16(u >> 16));
   };
   *reinterpret_cast<uint4*>(out + block * 8) =
       make_uint4(both(gate.x, up.x), both(gate.y, up.y), both(gate.z, up.z), both(gate.w, up.w));
@@ -165,7 +154,7 @@ __global__ void __launch_bounds__(kThreads) add_bias_rows(Bf16* y, const float* 
   wait_for_previous();
   Bf16* row = y + static_cast<std::int64_t>(blockIdx.x) * size;
   for (int i = threadIdx.x; i < size; i += kThreads) {
-    row[i] = static_cast<Bf16>(pack_bf16(from_bf16(row[i]) + bias[i], 0.0F));
+    row[i] = to_bf16(from_bf16(row[i]) + bias[i]);
   }
 }
 

@@ -242,18 +242,7 @@ std::int64_t linear_arrivals(std::int32_t max_outputs) {
 }
 
 void linear_by_shares(const LinearArgs& args, Stream stream) {
-  switch (args.output) {
-    case LinearOutput::kBf16:
-      return run_rows<LinearOutput::kBf16>(args, stream);
-    case LinearOutput::kFloat:
-      return run_rows<LinearOutput::kFloat>(args, stream);
-    case LinearOutput::kAdd:
-      return run_rows<LinearOutput::kAdd>(args, stream);
-    case LinearOutput::kSiluMul:
-      return run_rows<LinearOutput::kSiluMul>(args, stream);
-    case LinearOutput::kHeads:
-      return run_rows<LinearOutput::kHeads>(args, stream);
-  }
+  with_output(args.output, [&](auto output) { run_rows<decltype(output)::value>(args, stream); });
 }
 
 }  // namespace multiverse::kernels::cuda

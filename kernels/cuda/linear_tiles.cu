@@ -106,18 +106,7 @@ void run_tiles(const LinearArgs& args, Stream stream) {
 }  // namespace
 
 void linear_by_tiles(const LinearArgs& args, Stream stream) {
-  switch (args.output) {
-    case LinearOutput::kBf16:
-      return run_tiles<LinearOutput::kBf16>(args, stream);
-    case LinearOutput::kFloat:
-      return run_tiles<LinearOutput::kFloat>(args, stream);
-    case LinearOutput::kAdd:
-      return run_tiles<LinearOutput::kAdd>(args, stream);
-    case LinearOutput::kSiluMul:
-      return run_tiles<LinearOutput::kSiluMul>(args, stream);
-    case LinearOutput::kHeads:
-      return run_tiles<LinearOutput::kHeads>(args, stream);
-  }
+  with_output(args.output, [&](auto output) { run_tiles<decltype(output)::value>(args, stream); });
 }
 
 }  // namespace multiverse::kernels::cuda

@@ -77,8 +77,7 @@ CudaExecutor::CudaExecutor(ModelConfig config, std::unique_ptr<Device> device, D
     : config_(std::move(config)),
       device_(std::move(device)),
       weights_(std::move(weights)),
-      deterministic_(options.deterministic),
-      linear_layers_(*device_, most_outputs(weights_), deterministic_),
+      linear_layers_(*device_, most_outputs(weights_), options.deterministic),
       inputs_(*device_),
       large_inputs_(*device_) {
   info_.model_type = model_type(config_.architecture);
@@ -92,7 +91,7 @@ CudaExecutor::CudaExecutor(ModelConfig config, std::unique_ptr<Device> device, D
   cutting_.num_kv_heads = shape_.num_kv_heads;
   cutting_.blocks = kBlocksPerMultiprocessor * device_->multiprocessors();
   cutting_.max_parts = kPartBytes / (std::int64_t{shape_.num_heads} * (shape_.head_dim + 2) * 4);
-  cutting_.deterministic = deterministic_;
+  cutting_.deterministic = options.deterministic;
   allocate_buffers();
   allocate_pool(options.kv_cache_bytes);
   tune();

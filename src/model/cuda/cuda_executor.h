@@ -68,7 +68,6 @@ class CudaExecutor final : public Executor {
   const ModelConfig config_;
   const std::unique_ptr<Device> device_;
   const DeviceWeights weights_;
-  const bool deterministic_;
   LinearLayers linear_layers_;
   ExecutorInfo info_;
   kernels::cuda::AttentionShape shape_;
