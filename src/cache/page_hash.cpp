@@ -1,18 +1,15 @@
 #include "multiverse/cache/page_hash.h"
 
 #include <array>
-#include <random>
+
+#include "multiverse/base/entropy.h"
 
 namespace multiverse {
 namespace {
 
 // Random for each process, so that nobody can prepare two texts that collide.
 std::array<std::uint64_t, 2> process_secret() {
-  static const std::array<std::uint64_t, 2> secret = [] {
-    std::random_device device;
-    const auto word = [&device] { return (static_cast<std::uint64_t>(device()) << 32) | device(); };
-    return std::array<std::uint64_t, 2>{word(), word()};
-  }();
+  static const std::array<std::uint64_t, 2> secret = {random_bits(), random_bits()};
   return secret;
 }
 

@@ -2,15 +2,11 @@
 
 #include <bit>
 #include <cstring>
-#include <random>
+
+#include "multiverse/base/entropy.h"
 
 namespace multiverse::tokenizer {
 namespace {
-
-std::uint64_t random_seed() {
-  std::random_device device;
-  return std::uint64_t{device()} << 32 | device();
-}
 
 // At most half full.
 std::size_t slots_for(std::size_t capacity) {
@@ -25,7 +21,7 @@ std::uint64_t mix(std::uint64_t hash) {
 }  // namespace
 
 PairTable::PairTable(std::size_t capacity)
-    : slots_(slots_for(capacity)), mask_(slots_.size() - 1), seed_(random_seed()) {}
+    : slots_(slots_for(capacity)), mask_(slots_.size() - 1), seed_(random_bits()) {}
 
 void PairTable::insert(std::int32_t left, std::int32_t right, Merge merge) {
   const std::uint64_t key = key_of(left, right);
@@ -35,7 +31,7 @@ void PairTable::insert(std::int32_t left, std::int32_t right, Merge merge) {
 }
 
 BytesTable::BytesTable(const std::vector<std::string>* tokens, std::size_t capacity)
-    : tokens_(tokens), slots_(slots_for(capacity), -1), mask_(slots_.size() - 1), seed_(random_seed()) {}
+    : tokens_(tokens), slots_(slots_for(capacity), -1), mask_(slots_.size() - 1), seed_(random_bits()) {}
 
 bool BytesTable::insert(std::int32_t id) {
   const std::string& bytes = (*tokens_)[static_cast<std::size_t>(id)];
