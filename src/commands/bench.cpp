@@ -2,6 +2,7 @@
 #include "commands/bench.h"
 
 #include <array>
+#include <charconv>
 #include <cstdio>
 #include <string>
 
@@ -30,6 +31,15 @@ constexpr std::array kBenchmarks{
 };
 
 }  // namespace
+
+Result<std::size_t> count_option(std::string_view name, std::string_view value, std::size_t most) {
+  std::size_t number = 0;
+  const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), number);
+  if (error != std::errc() || end != value.data() + value.size() || number == 0 || number > most) {
+    return invalid_argument(concat(name, " is '", value, "'; it takes a number from 1 to ", most));
+  }
+  return number;
+}
 
 int bench_command(std::span<const std::string_view> args) {
   const std::string_view name = args.empty() ? "" : args.front();

@@ -30,6 +30,9 @@ int run_benchmark(std::string_view name, const char* help, std::span<const std::
   return done.ok() ? 0 : fail(done.error(), 1);
 }
 
+// An option's value: a number from 1 to `most`.
+Result<std::size_t> count_option(std::string_view name, std::string_view value, std::size_t most);
+
 int bench_constraint(std::span<const std::string_view> args);
 int bench_decode(std::span<const std::string_view> args);
 int bench_http(std::span<const std::string_view> args);

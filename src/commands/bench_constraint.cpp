@@ -1,7 +1,6 @@
 // `multiverse bench constraint`: what it costs to hold a reply to a syntax.
 #include <algorithm>
 #include <bit>
-#include <charconv>
 #include <chrono>
 #include <cstdio>
 #include <random>
@@ -48,11 +47,9 @@ Result<Options> parse(std::span<const std::string_view> args) {
       continue;
     }
     constexpr std::size_t kMost = 1'000'000;
-    std::size_t& number = name == "--seed" ? options.seed : options.replies;
-    const auto [end, error] = std::from_chars(args[i].data(), args[i].data() + args[i].size(), number);
-    if (error != std::errc() || end != args[i].data() + args[i].size() || number == 0 || number > kMost) {
-      return invalid_argument(concat(name, " is '", args[i], "'; it takes a number from 1 to ", kMost));
-    }
+    const Result<std::size_t> number = count_option(name, args[i], kMost);
+    if (!number.ok()) return number.error();
+    (name == "--seed" ? options.seed : options.replies) = number.value();
   }
   return options;
 }

@@ -2,7 +2,6 @@
 #include <sys/resource.h>
 
 #include <algorithm>
-#include <charconv>
 #include <chrono>
 #include <cstdio>
 #include <ctime>
@@ -67,11 +66,9 @@ Result<Options> parse(std::span<const std::string_view> args) {
       continue;
     }
     constexpr std::size_t kMost = 100'000;
-    const auto [end, error] = std::from_chars(args[i].data(), args[i].data() + args[i].size(), *number->second);
-    if (error != std::errc() || end != args[i].data() + args[i].size() || *number->second == 0 ||
-        *number->second > kMost) {
-      return invalid_argument(concat(name, " is '", args[i], "'; it takes a number from 1 to ", kMost));
-    }
+    const Result<std::size_t> count = count_option(name, args[i], kMost);
+    if (!count.ok()) return count.error();
+    *number->second = count.value();
   }
   return options;
 }

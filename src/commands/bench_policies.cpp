@@ -1,7 +1,6 @@
 // `multiverse bench policies`: which way of admitting requests and of sharing rows answers the most of them in time, in
 // simulation: the real scheduler, recorded answers, and a clock that moves by what a step would take.
 #include <algorithm>
-#include <charconv>
 #include <cstdio>
 #include <limits>
 #include <map>
@@ -199,12 +198,10 @@ Result<Options> parse(std::span<const std::string_view> args) {
       return invalid_argument(concat("unknown option ", args[i], "; see multiverse bench policies --help"));
     }
     if (i + 1 == args.size()) return invalid_argument(concat(args[i], " needs a value"));
-    std::uint32_t number = 0;
-    const std::string_view name = args[i], value = args[++i];
-    const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), number);
-    if (error != std::errc() || end != value.data() + value.size() || number == 0 || number > 100'000) {
-      return invalid_argument(concat(name, " is '", value, "'; it takes a number from 1 to 100000"));
-    }
+    const std::string_view name = args[i];
+    const Result<std::size_t> count = count_option(name, args[++i], 100'000);
+    if (!count.ok()) return count.error();
+    const auto number = static_cast<std::uint32_t>(count.value());
     if (name == "--requests") {
       options.requests = static_cast<std::int32_t>(number);
     } else if (name == "--machine") {

@@ -1,6 +1,5 @@
 // `multiverse bench request`: what a request costs before its first step, on the HTTP side.
 #include <algorithm>
-#include <charconv>
 #include <chrono>
 #include <cstdio>
 #include <limits>
@@ -47,11 +46,9 @@ Result<Options> parse(std::span<const std::string_view> args) {
       continue;
     }
     constexpr std::size_t kMost = 1'000'000;
-    std::size_t& number = name == "--tokens" ? options.tokens : options.runs;
-    const auto [end, error] = std::from_chars(args[i].data(), args[i].data() + args[i].size(), number);
-    if (error != std::errc() || end != args[i].data() + args[i].size() || number == 0 || number > kMost) {
-      return invalid_argument(concat(name, " is '", args[i], "'; it takes a number from 1 to ", kMost));
-    }
+    const Result<std::size_t> number = count_option(name, args[i], kMost);
+    if (!number.ok()) return number.error();
+    (name == "--tokens" ? options.tokens : options.runs) = number.value();
   }
   return options;
 }
