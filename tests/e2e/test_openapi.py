@@ -70,30 +70,29 @@ def test_it_names_every_route(server, document):
     assert document["info"]["version"] == json.loads(get(f"{server.url}/version")[1])["version"]
 
 
+def check_answers(server, document, path, request, schemas, stream_options):
+    """What the server answers as a whole, and as a stream where the request can be one."""
+    asked, whole, chunk_schema = schemas
+    check(document, asked, request)
+    status, body = post(server.url + path, request)
+    assert status == 200, body
+    check(document, whole, json.loads(body))
+    if not WHOLE_ONLY & request.keys():
+        for chunk in stream(server.url + path, request | {"stream": True} | stream_options):
+            check(document, chunk_schema, chunk)
+
+
 @pytest.mark.parametrize("more", CHATS)
 def test_chats_have_its_schemas(server, document, more):
-    check(document, "ChatRequest", CHAT | more)
-    status, body = post(f"{server.url}/v1/chat/completions", CHAT | more)
-    assert status == 200, body
-    check(document, "ChatCompletion", json.loads(body))
-    if WHOLE_ONLY & more.keys():
-        return
+    schemas = "ChatRequest", "ChatCompletion", "ChatCompletionChunk"
     options = {"include_usage": True, "include_branches": True, "continuous_usage_stats": True}
-    for chunk in stream(
-        f"{server.url}/v1/chat/completions", CHAT | more | {"stream": True, "stream_options": options}
-    ):
-        check(document, "ChatCompletionChunk", chunk)
+    check_answers(server, document, "/v1/chat/completions", CHAT | more, schemas, {"stream_options": options})
 
 
 @pytest.mark.parametrize("more", TEXTS)
 def test_texts_have_its_schemas(server, document, more):
-    check(document, "CompletionRequest", TEXT | more)
-    status, body = post(f"{server.url}/v1/completions", TEXT | more)
-    assert status == 200, body
-    check(document, "TextCompletion", json.loads(body))
-    if not WHOLE_ONLY & more.keys():
-        for chunk in stream(f"{server.url}/v1/completions", TEXT | more | {"stream": True}):
-            check(document, "TextCompletionChunk", chunk)
+    schemas = "CompletionRequest", "TextCompletion", "TextCompletionChunk"
+    check_answers(server, document, "/v1/completions", TEXT | more, schemas, {})
 
 
 @pytest.fixture
