@@ -148,6 +148,12 @@ Result<std::optional<Nanoseconds>> deadline_of(const RequestHead& head, std::chr
 
 }  // namespace
 
+std::vector<Service::RouteFacts> Service::routes() {
+  std::vector<RouteFacts> facts;
+  for (const Route& route : Route::table()) facts.push_back({route.method, route.path, route.is_public, route.of_page});
+  return facts;
+}
+
 bool Service::Route::matches(std::string_view given) const {
   if (path.size() < kParameter.size() || path.substr(path.size() - kParameter.size()) != kParameter) {
     return given == path;

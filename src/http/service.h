@@ -7,6 +7,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "multiverse/api/generation.h"
@@ -41,6 +42,13 @@ class Service {
   bool wait_idle(std::chrono::milliseconds limit);
 
   struct Route;  // a row of the table of routes
+
+  // The table, for who checks that all of it is described and guarded. `path` may end in "/{id}".
+  struct RouteFacts {
+    std::string_view method, path;
+    bool is_public, of_page;
+  };
+  static std::vector<RouteFacts> routes();
 
  private:
   struct Backend {

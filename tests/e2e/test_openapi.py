@@ -1,14 +1,13 @@
 """The served OpenAPI document: requests made from it, and by hand, get the answers that it describes."""
 
 import json
-import os
 import urllib.request
 
 import jsonschema_rs
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
-from running import get, post
+from running import LONG, MODEL, get, post
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
@@ -16,8 +15,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-# Long: MULTIVERSE_TEST_LONG=1.
-EXAMPLES = 300 if os.environ.get("MULTIVERSE_TEST_LONG") else 8
+EXAMPLES = 300 if LONG else 8  # of each route
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 CHAT = {"messages": [{"role": "user", "content": "Compute 3*4 and 5*6."}], "max_tokens": 60, "temperature": 0}
 TEXT = {"prompt": ["Compute", "7*8"], "max_tokens": 12, "seed": 1}
@@ -64,7 +62,10 @@ def test_it_names_every_route(server, document):
         for method in ("get", "post"):
             url = server.url + path.replace("{id}", "multiverse-tiny")
             status, body = get(url) if method == "get" else post(url, {})
-            assert (status == 405) == (method not in operations), (path, method, status)
+            if path == "/admin/reload_weights":  # off here
+                assert status == 404
+            else:
+                assert (status == 405) == (method not in operations), (path, method, status)
             if status != 200:
                 check(document, "Error", json.loads(body))
     assert document["info"]["version"] == json.loads(get(f"{server.url}/version")[1])["version"]
@@ -93,6 +94,16 @@ def test_chats_have_its_schemas(server, document, more):
 def test_texts_have_its_schemas(server, document, more):
     schemas = "CompletionRequest", "TextCompletion", "TextCompletionChunk"
     check_answers(server, document, "/v1/completions", TEXT | more, schemas, {})
+
+
+def test_reloads_have_its_schemas(fresh_server, document):
+    server = fresh_server("--reload-dir", str(MODEL.parent))
+    url = f"{server.url}/admin/reload_weights"
+    for body, wanted, schema in (({"path": MODEL.name}, 200, "Reload"), ({"mode": "gently"}, 400, "Error")):
+        status, answer = post(url, body)
+        assert status == wanted, answer
+        check(document, schema, json.loads(answer))
+    assert get(url)[0] == 405
 
 
 @pytest.fixture

@@ -3,10 +3,15 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <nlohmann/json.hpp>
+#include <set>
 #include <stdexcept>
 #include <thread>
 
+#include "multiverse/api/endpoints.h"
+
 #include "http/raw_client.h"
+#include "http/service.h"
 #include "support/fake_engine.h"
 #include "support/fake_tokenizer.h"
 
@@ -202,6 +207,34 @@ TEST_F(Server, KeysGuardEveryRouteButThree) {
   EXPECT_EQ(status_of(get("/v1/models?api_key=secret")), 401);
   EXPECT_EQ(status_of(get("/v1/models", "Authorization: Bearer secret\r\n")), 200);
   EXPECT_EQ(status_of(get("/nothing", "Authorization: Bearer secret\r\n")), 404);
+}
+
+// Of the table itself, so that no new route is forgotten.
+TEST_F(Server, EveryRouteIsInTheDocumentAndGuardedOrPublic) {
+  HttpOptions options;
+  options.api_keys = {"secret"};
+  options.weights = {"/nowhere", "/nowhere"};  // the reload of weights is on
+  start(options);
+  const auto document = nlohmann::json::parse(openapi_document());
+  std::set<std::string> served, described, open;
+  for (const Service::RouteFacts& route : Service::routes()) {
+    const std::string name = concat(route.method == "GET" ? "get " : "post ", route.path);
+    if (!route.of_page) served.insert(name);
+    if (route.is_public && !route.of_page) open.insert(std::string(route.path));
+    if (route.of_page) continue;
+    std::string path(route.path);
+    if (path.find("{id}") != std::string::npos) path.replace(path.find("{id}"), 4, "fake");
+    const std::string answer = route.method == "GET" ? get(path) : ask(post(path, "{}"));
+    EXPECT_EQ(status_of(answer) == 401, !route.is_public) << name << ": " << answer;
+    const auto operation = document["paths"][std::string(route.path)][route.method == "GET" ? "get" : "post"];
+    const bool keyless = operation.contains("security") && operation["security"].empty();
+    EXPECT_EQ(keyless, route.is_public) << name;
+  }
+  for (const auto& [path, operations] : document["paths"].items()) {
+    for (const auto& [method, operation] : operations.items()) described.insert(concat(method, " ", path));
+  }
+  EXPECT_EQ(served, described);
+  EXPECT_EQ(open, (std::set<std::string>{"/livez", "/readyz", "/health"}));
 }
 
 TEST_F(Server, ThePageNeedsNoKeyAndIsCached) {
