@@ -7,8 +7,9 @@
 namespace multiverse {
 namespace {
 
-// How long stop() waits for generations to send their error before it closes their connections.
-constexpr std::chrono::milliseconds kAbortGrace{1000};
+// How long stop() waits for generations to send their error before it closes their connections. A process past its
+// drain deadline is to be gone within 2 s.
+constexpr std::chrono::milliseconds kAbortGrace{1500};
 // Scrapers and probes on their own address: a few each.
 constexpr int kMaxOperatorConnections = 64;
 

