@@ -13,55 +13,116 @@ constexpr int kThreads = kWarps * 32;
 constexpr int kBlockTokens = 64;  // of a stage in shared memory
 constexpr int kStages = 3;
 
-// A stage: 64 keys, then 64 values, each of `kPieces` pieces of 16 bytes; piece c of token n stands at c ^ (n % 8), so
-// that eight tokens' pieces of one column lie in different banks.
-template <int kDim>
-struct Tile {
-  static constexpr int kPieces = kDim / 8;
-  static constexpr int kKeyBytes = kBlockTokens * kDim * 2;
-  static constexpr int kStageBytes = 2 * kKeyBytes;
+// Values of 8 bits enter the matrix instructions as they are; what their scales are multiplied with beforehand, so that
+// weights times small scales keep their digits in float16. Taken out at the end.
+constexpr float kValueLift = 256.0F;
 
-  static __device__ int place(int token, int piece) { return (token * kPieces + (piece ^ (token & 7))) * 16; }
+// A stage: 64 keys, then 64 values, each of `kPieces` pieces of 16 bytes, so placed that eight tokens' pieces of one
+// column lie in different banks; then the scales of both, if there are any.
+template <int kDim, CacheType kType>
+struct Tile {
+  static constexpr bool kScaled = kType == CacheType::kFp8;
+  static constexpr int kRowBytes = kDim * (kScaled ? 1 : 2);
+  static constexpr int kPieces = kRowBytes / 16;
+  static constexpr int kKeyBytes = kBlockTokens * kRowBytes;
+  static constexpr int kScales = 2 * kKeyBytes;  // where they begin: (key or value, kBlockTokens)
+  static constexpr int kStageBytes = kScales + (kScaled ? 2 * kBlockTokens * 4 : 0);
+
+  static __device__ int place(int token, int piece) {
+    return (token * kPieces + (kPieces < 8 ? piece ^ (token / 2 & 3) : piece ^ (token & 7))) * 16;
+  }
 };
+
+template <CacheType kType>
+__device__ __forceinline__ unsigned pack(float low, float high) {
+  return kType == CacheType::kBf16 ? pack_bf16(low, high) : pack_fp16(low, high);
+}
+template <CacheType kType>
+__device__ __forceinline__ void multiply(float (&sum)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+  if constexpr (kType == CacheType::kBf16) {
+    multiply_add(sum, a[0], a[1], a[2], a[3], b0, b1);
+  } else {
+    multiply_add_fp16(sum, a[0], a[1], a[2], a[3], b0, b1);
+  }
+}
 
 // What one KV head's share of a chunk needs.
 struct Work {
   AttentionChunk chunk;
   const std::int32_t* pages;  // the chunk's
-  const Bf16* kv;             // of the KV head in page 0
-  std::int64_t page_stride;
+  const unsigned char* kv;    // of the KV head in page 0
+  std::int64_t page_bytes;
   int kv_head;
   int group;
 
   __device__ int blocks() const { return (chunk.num_tokens + kBlockTokens - 1) / kBlockTokens; }
 };
 
-template <int kDim>
+template <int kDim, CacheType kType>
 __device__ void load_block(const Work& work, int block, unsigned char* stage) {
-  for (int i = threadIdx.x; i < kBlockTokens * Tile<kDim>::kPieces; i += kThreads) {
-    const int token = i / Tile<kDim>::kPieces, piece = i % Tile<kDim>::kPieces;
+  using Stage = Tile<kDim, kType>;
+  const auto page_of = [&](int place, bool valid) {
+    return work.kv + work.pages[valid ? place / kPageTokens : 0] * work.page_bytes;
+  };
+  for (int i = threadIdx.x; i < kBlockTokens * Stage::kPieces; i += kThreads) {
+    const int token = i / Stage::kPieces, piece = i % Stage::kPieces;
     const int place = block * kBlockTokens + token;
     const bool valid = place < work.chunk.num_tokens;
-    const std::int64_t page = work.pages[valid ? place / kPageTokens : 0];
-    const Bf16* key = work.kv + page * work.page_stride + (place % kPageTokens) * kDim + piece * 8;
-    unsigned char* to = stage + Tile<kDim>::place(token, piece);
+    const unsigned char* key = page_of(place, valid) + (place % kPageTokens) * Stage::kRowBytes + piece * 16;
+    unsigned char* to = stage + Stage::place(token, piece);
     copy_async(to, key, valid);
-    copy_async(to + Tile<kDim>::kKeyBytes, key + kPageTokens * kDim, valid);
+    copy_async(to + Stage::kKeyBytes, key + kPageTokens * Stage::kRowBytes, valid);
+  }
+  if constexpr (Stage::kScaled) {
+    constexpr int kPieceTokens = 4;
+    for (int i = threadIdx.x; i < 2 * kBlockTokens / kPieceTokens; i += kThreads) {
+      const int of_values = i / (kBlockTokens / kPieceTokens), token = i % (kBlockTokens / kPieceTokens) * kPieceTokens;
+      const int place = block * kBlockTokens + token;
+      const bool valid = place < work.chunk.num_tokens;
+      const unsigned char* scales = page_of(place, valid) + 2 * kPageTokens * Stage::kRowBytes;
+      copy_async(stage + Stage::kScales + (of_values * kBlockTokens + token) * 4,
+                 scales + (of_values * kPageTokens + place % kPageTokens) * 4, valid);
+    }
   }
 }
 
-// The state of a warp's 16 tile rows: this lane's rows are g and g + 8 of them.
-template <int kDim>
+// The state of a warp's 16 tile rows: this lane's rows are g and g + 8 of them. A lane gets four neighbours of an 8-bit
+// key at a time, not two and two: so `query` holds the dimensions in that order, which a sum of products doesn't mind.
+// Of 8-bit values the even dimensions of 16 make one matrix and the odd ones the next.
+template <int kDim, CacheType kType>
 struct State {
+  static constexpr bool kScaled = Tile<kDim, kType>::kScaled;
   unsigned query[kDim / 16][4];
   float values[kDim / 8][4];
   float largest[2];
   float sum[2];  // this lane's share
   int limit[2];  // tokens that the rows see
+
+  static constexpr int kPairs = kDim / 8;  // pairs of neighbouring dimensions that a lane holds of a row
+  static __device__ int pair_place(int pair) {
+    const int t = threadIdx.x % 4;
+    return kScaled ? pair / 2 * 16 + 4 * t + pair % 2 * 2 : pair * 8 + 2 * t;
+  }
+  __device__ float2 pair_values(int pair, int half) const {
+    if constexpr (kScaled) {
+      const int even = pair / 2 * 2, i = 2 * half + pair % 2;
+      return make_float2(values[even][i] * (1.0F / kValueLift), values[even + 1][i] * (1.0F / kValueLift));
+    } else {
+      return make_float2(values[pair][2 * half], values[pair][2 * half + 1]);
+    }
+  }
 };
 
-template <int kDim>
-__device__ void begin(const AttentionArgs& args, const Work& work, int tile_row, State<kDim>& state) {
+// Two neighbours of a query, for the matrix instructions.
+template <CacheType kType>
+__device__ __forceinline__ unsigned query_pair(const Bf16* query) {
+  const unsigned both = *reinterpret_cast<const unsigned*>(query);
+  return kType == CacheType::kBf16 ? both : pack_fp16(from_bf16(both & 0xFFFFU), from_bf16(both >> 16));
+}
+
+template <int kDim, CacheType kType>
+__device__ void begin(const AttentionArgs& args, const Work& work, int tile_row, State<kDim, kType>& state) {
+  constexpr bool kScaled = State<kDim, kType>::kScaled;
   const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   for (int half = 0; half < 2; ++half) {
     const int m = tile_row + g + 8 * half;
@@ -72,8 +133,9 @@ __device__ void begin(const AttentionArgs& args, const Work& work, int tile_row,
         args.queries + ((work.chunk.row_begin + row) * std::int64_t{args.shape.num_heads} + head) * kDim;
 #pragma unroll
     for (int k = 0; k < kDim / 16; ++k) {
-      state.query[k][half] = valid ? *reinterpret_cast<const unsigned*>(query + k * 16 + 2 * t) : 0U;
-      state.query[k][half + 2] = valid ? *reinterpret_cast<const unsigned*>(query + k * 16 + 2 * t + 8) : 0U;
+      const Bf16* first = query + k * 16 + (kScaled ? 4 : 2) * t;
+      state.query[k][half] = valid ? query_pair<kType>(first) : 0U;
+      state.query[k][half + 2] = valid ? query_pair<kType>(first + (kScaled ? 2 : 8)) : 0U;
     }
     state.largest[half] = -INFINITY;
     state.sum[half] = 0.0F;
@@ -86,25 +148,78 @@ __device__ void begin(const AttentionArgs& args, const Work& work, int tile_row,
   }
 }
 
+// Scores of 16 tokens of a stage, from `token` on: queries times keys, without scale.
+template <int kDim, CacheType kType>
+__device__ __forceinline__ void score_tokens(const unsigned char* stage, int token, const State<kDim, kType>& state,
+                                             float (&first)[4], float (&second)[4]) {
+  const int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) first[i] = second[i] = 0.0F;
+#pragma unroll
+  for (int column = 0; column < Tile<kDim, kType>::kPieces; column += 2) {
+    // Matrices: 8 tokens' first piece of 16 bytes, the same tokens' second, the next 8 tokens' two.
+    unsigned keys[4];
+    load_matrices(keys, stage + Tile<kDim, kType>::place(token + lane / 16 * 8 + lane % 8, column + lane / 8 % 2));
+    if constexpr (State<kDim, kType>::kScaled) {
+#pragma unroll
+      for (int piece = 0; piece < 2; ++piece) {
+        const auto& query = state.query[column + piece];
+        multiply<kType>(first, query, e4m3_to_fp16(keys[piece] & 0xFFFFU), e4m3_to_fp16(keys[piece] >> 16));
+        multiply<kType>(second, query, e4m3_to_fp16(keys[piece + 2] & 0xFFFFU), e4m3_to_fp16(keys[piece + 2] >> 16));
+      }
+    } else {
+      multiply<kType>(first, state.query[column / 2], keys[0], keys[1]);
+      multiply<kType>(second, state.query[column / 2], keys[2], keys[3]);
+    }
+  }
+}
+
+// Adds the values of 16 tokens of a stage, from `token` on, times their weights.
+template <int kDim, CacheType kType>
+__device__ __forceinline__ void add_values(const unsigned char* stage, int token, const unsigned (&weights)[4],
+                                           State<kDim, kType>& state) {
+  const int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int column = 0; column < Tile<kDim, kType>::kPieces; column += 2) {
+    // Matrices: 8 tokens' piece of 16 bytes, the next 8 tokens', then both for the next piece.
+    unsigned values[4];
+    load_matrices_transposed(
+        values, stage + Tile<kDim, kType>::kKeyBytes + Tile<kDim, kType>::place(token + lane % 16, column + lane / 16));
+    if constexpr (State<kDim, kType>::kScaled) {
+#pragma unroll
+      for (int piece = 0; piece < 2; ++piece) {
+        // Of two tokens two dimensions each: to one dimension of both, then the other.
+        const unsigned near = swap_middle_bytes(values[2 * piece]), far = swap_middle_bytes(values[2 * piece + 1]);
+        auto& even = state.values[2 * (column + piece)];
+        auto& odd = state.values[2 * (column + piece) + 1];
+        multiply<kType>(even, weights, e4m3_to_fp16(near & 0xFFFFU), e4m3_to_fp16(far & 0xFFFFU));
+        multiply<kType>(odd, weights, e4m3_to_fp16(near >> 16), e4m3_to_fp16(far >> 16));
+      }
+    } else {
+      multiply<kType>(state.values[column], weights, values[0], values[1]);
+      multiply<kType>(state.values[column + 1], weights, values[2], values[3]);
+    }
+  }
+}
+
 // Folds kTokens tokens of a stage, from `token` on, into the state. place: of the first of them in the chunk.
-template <int kDim, int kTokens>
+template <int kTokens, int kDim, CacheType kType>
 __device__ void fold(const unsigned char* stage, int token, int place, int num_tokens, float scale,
-                     State<kDim>& state) {
-  const int lane = threadIdx.x % 32, t = lane % 4;
+                     State<kDim, kType>& state) {
+  constexpr bool kScaled = State<kDim, kType>::kScaled;
+  const int t = threadIdx.x % 4;
+  const auto* key_scales = reinterpret_cast<const float*>(stage + Tile<kDim, kType>::kScales) + token + 2 * t;
+  const float* value_scales = key_scales + kBlockTokens;
   float score[kTokens / 8][4];
 #pragma unroll
   for (int n = 0; n < kTokens / 8; n += 2) {
+    score_tokens(stage, token + n * 8, state, score[n], score[n + 1]);
+  }
+  if constexpr (kScaled) {
 #pragma unroll
-    for (int i = 0; i < 4; ++i) score[n][i] = score[n + 1][i] = 0.0F;
+    for (int n = 0; n < kTokens / 8; ++n) {
 #pragma unroll
-    for (int k = 0; k < kDim / 16; ++k) {
-      // Matrices: 8 tokens' k … k + 7, the same tokens' k + 8 …, the next 8 tokens' two.
-      unsigned keys[4];
-      load_matrices(keys, stage + Tile<kDim>::place(token + n * 8 + lane / 16 * 8 + lane % 8, 2 * k + lane / 8 % 2));
-      multiply_add(score[n], state.query[k][0], state.query[k][1], state.query[k][2], state.query[k][3], keys[0],
-                   keys[1]);
-      multiply_add(score[n + 1], state.query[k][0], state.query[k][1], state.query[k][2], state.query[k][3], keys[2],
-                   keys[3]);
+      for (int i = 0; i < 4; ++i) score[n][i] *= key_scales[n * 8 + i % 2];
     }
   }
 #pragma unroll
@@ -140,19 +255,23 @@ __device__ void fold(const unsigned char* stage, int token, int place, int num_t
       state.values[d][2 * half + 1] *= factor;
     }
   }
+  if constexpr (kScaled) {
+#pragma unroll
+    for (int n = 0; n < kTokens / 8; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        // What stands after the last token is no scale.
+        const int at = n * 8 + i % 2;
+        score[n][i] = place + 2 * t + at < num_tokens ? score[n][i] * (value_scales[at] * kValueLift) : 0.0F;
+      }
+    }
+  }
 #pragma unroll
   for (int n = 0; n < kTokens / 8; n += 2) {
-    const unsigned a0 = pack_bf16(score[n][0], score[n][1]), a1 = pack_bf16(score[n][2], score[n][3]);
-    const unsigned a2 = pack_bf16(score[n + 1][0], score[n + 1][1]), a3 = pack_bf16(score[n + 1][2], score[n + 1][3]);
-#pragma unroll
-    for (int d = 0; d < kDim / 8; d += 2) {
-      // Matrices: 8 tokens' 8 dimensions, the next 8 tokens', then both for the next 8 dimensions.
-      unsigned values[4];
-      load_matrices_transposed(
-          values, stage + Tile<kDim>::kKeyBytes + Tile<kDim>::place(token + n * 8 + lane % 16, d + lane / 16));
-      multiply_add(state.values[d], a0, a1, a2, a3, values[0], values[1]);
-      multiply_add(state.values[d + 1], a0, a1, a2, a3, values[2], values[3]);
-    }
+    const unsigned weights[4] = {pack<kType>(score[n][0], score[n][1]), pack<kType>(score[n][2], score[n][3]),
+                                 pack<kType>(score[n + 1][0], score[n + 1][1]),
+                                 pack<kType>(score[n + 1][2], score[n + 1][3])};
+    add_values(stage, token + n * 8, weights, state);
   }
 }
 
@@ -178,20 +297,19 @@ __device__ void store_sum(const AttentionArgs& args, const Work& work, int m, fl
 }
 
 // Adds up what the warps of each tile row found. All threads of the block; shared memory is free before and after.
-template <int kDim, int kRowWarps>
-__device__ void merge_warps(const AttentionArgs& args, const Work& work, int tile_rows, const State<kDim>& state,
+template <int kRowWarps, int kDim, CacheType kType>
+__device__ void merge_warps(const AttentionArgs& args, const Work& work, int tile_rows, const State<kDim, kType>& state,
                             unsigned char* memory) {
   constexpr int kTokenWarps = kWarps / kRowWarps;
   auto& shared = *reinterpret_cast<Shared<kDim>*>(memory);
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4;
   for (int half = 0; half < 2; ++half) {
     const int row = g + 8 * half;
 #pragma unroll
-    for (int d = 0; d < kDim / 8; ++d) {
-      *reinterpret_cast<float2*>(&shared.values[warp][row][d * 8 + 2 * t]) =
-          make_float2(state.values[d][2 * half], state.values[d][2 * half + 1]);
+    for (int pair = 0; pair < state.kPairs; ++pair) {
+      *reinterpret_cast<float2*>(&shared.values[warp][row][state.pair_place(pair)]) = state.pair_values(pair, half);
     }
-    if (t == 0) {
+    if (lane % 4 == 0) {
       shared.largest[warp][row] = state.largest[half];
       shared.sum[warp][row] = state.sum[half];
     }
@@ -219,42 +337,42 @@ __device__ void merge_warps(const AttentionArgs& args, const Work& work, int til
 }
 
 // The first stages of a chunk, as far as they may be read before wait_for_previous(); returns how many those are.
-template <int kDim>
+template <int kDim, CacheType kType>
 __device__ int load_early(const Work& work, unsigned char* memory) {
   const int old = work.chunk.num_old == work.chunk.num_tokens ? work.blocks() : work.chunk.num_old / kBlockTokens;
   const int early = old < kStages - 1 ? old : kStages - 1;
   for (int stage = 0; stage < early; ++stage) {
-    load_block<kDim>(work, stage, memory + stage * Tile<kDim>::kStageBytes);
+    load_block<kDim, kType>(work, stage, memory + stage * Tile<kDim, kType>::kStageBytes);
     copy_commit();
   }
   return early;
 }
 
 // `loaded`: stages that load_early() has begun.
-template <int kDim, int kRowWarps>
+template <int kDim, CacheType kType, int kRowWarps>
 __device__ void attend(const AttentionArgs& args, const Work& work, float scale, int loaded, unsigned char* memory) {
+  constexpr int kStageBytes = Tile<kDim, kType>::kStageBytes;
   constexpr int kTokenWarps = kWarps / kRowWarps;
   constexpr int kWarpTokens = kBlockTokens / kTokenWarps;
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4;
   const int tile_row = warp % kRowWarps * 16, token = warp / kRowWarps * kWarpTokens;
   const int tile_rows = work.chunk.num_rows * work.group;
   const int blocks = work.blocks();
   for (int stage = loaded; stage < kStages - 1; ++stage) {
-    if (stage < blocks) load_block<kDim>(work, stage, memory + stage * Tile<kDim>::kStageBytes);
+    if (stage < blocks) load_block<kDim, kType>(work, stage, memory + stage * kStageBytes);
     copy_commit();
   }
-  State<kDim> state;
+  State<kDim, kType> state;
   begin(args, work, tile_row, state);
   for (int block = 0; block < blocks; ++block) {
     copy_wait<kStages - 2>();  // this block has arrived, for this thread; after the barrier for all
     sync_block();              // and all are done with the stage that is filled next
     const int next = block + kStages - 1;
-    if (next < blocks) load_block<kDim>(work, next, memory + next % kStages * Tile<kDim>::kStageBytes);
+    if (next < blocks) load_block<kDim, kType>(work, next, memory + next % kStages * kStageBytes);
     copy_commit();
     const int place = block * kBlockTokens + token;
     if (tile_row < tile_rows && place < work.chunk.num_tokens) {
-      fold<kDim, kWarpTokens>(memory + block % kStages * Tile<kDim>::kStageBytes, token, place, work.chunk.num_tokens,
-                              scale, state);
+      fold<kWarpTokens>(memory + block % kStages * kStageBytes, token, place, work.chunk.num_tokens, scale, state);
     }
   }
   for (int half = 0; half < 2; ++half) {
@@ -264,22 +382,21 @@ __device__ void attend(const AttentionArgs& args, const Work& work, float scale,
   copy_wait<0>();
   sync_block();
   if constexpr (kTokenWarps > 1) {
-    merge_warps<kDim, kRowWarps>(args, work, tile_rows, state, memory);
+    merge_warps<kRowWarps>(args, work, tile_rows, state, memory);
   } else {
     for (int half = 0; half < 2; ++half) {
       const int m = tile_row + g + 8 * half;
       if (m >= tile_rows) continue;
 #pragma unroll
-      for (int d = 0; d < kDim / 8; ++d) {
-        store<kDim>(args, work, m, d * 8 + 2 * t,
-                    make_float2(state.values[d][2 * half], state.values[d][2 * half + 1]));
+      for (int pair = 0; pair < state.kPairs; ++pair) {
+        store<kDim>(args, work, m, state.pair_place(pair), state.pair_values(pair, half));
       }
-      if (t == 0) store_sum(args, work, m, state.largest[half], state.sum[half]);
+      if (lane % 4 == 0) store_sum(args, work, m, state.largest[half], state.sum[half]);
     }
   }
 }
 
-template <int kDim>
+template <int kDim, CacheType kType>
 __global__ void __launch_bounds__(kThreads, 2) attend_chunks(AttentionArgs args, float scale) {
   let_next_start();
   const AttentionPlan plan = *args.plan;
@@ -291,24 +408,25 @@ __global__ void __launch_bounds__(kThreads, 2) attend_chunks(AttentionArgs args,
     work.chunk = plan.chunks[i / kv_heads];
     work.pages = plan.pages + work.chunk.first_page;
     work.kv_head = i % kv_heads;
-    work.kv = args.kv + std::int64_t{work.kv_head} * 2 * kPageTokens * kDim;
-    work.page_stride = std::int64_t{2} * kPageTokens * kDim * kv_heads;
+    const CacheLayout layout = {kv_heads, kDim, kType};
+    work.kv = args.kv + work.kv_head * layout.block_bytes();
+    work.page_bytes = layout.page_bytes();
     work.group = args.shape.num_heads / kv_heads;
     return work;
   };
   int i = blockIdx.x;
   // Blocks without work make room for the next kernel's. One must wait: see wait_for_previous().
   if (i >= num_works && i > 0) return;
-  int loaded = i < num_works ? load_early<kDim>(work_of(i), memory) : 0;
+  int loaded = i < num_works ? load_early<kDim, kType>(work_of(i), memory) : 0;
   wait_for_previous();
   for (; i < num_works; i += gridDim.x) {
     const Work work = work_of(i);
     if (work.chunk.warps_by_rows == 1) {
-      attend<kDim, 1>(args, work, scale, loaded, memory);
+      attend<kDim, kType, 1>(args, work, scale, loaded, memory);
     } else if (work.chunk.warps_by_rows == 2) {
-      attend<kDim, 2>(args, work, scale, loaded, memory);
+      attend<kDim, kType, 2>(args, work, scale, loaded, memory);
     } else {
-      attend<kDim, 4>(args, work, scale, loaded, memory);
+      attend<kDim, kType, 4>(args, work, scale, loaded, memory);
     }
     loaded = 0;
   }
@@ -383,29 +501,42 @@ __global__ void __launch_bounds__(kThreads) merge_parts(AttentionArgs args) {
   }
 }
 
-template <int kDim>
+template <int kDim, CacheType kType>
 void run(const AttentionArgs& args, int blocks, Stream stream) {
   constexpr float kLog2E = 1.44269504088896341F;
   const float scale = kLog2E / std::sqrt(static_cast<float>(kDim));
-  static_assert(sizeof(Shared<kDim>) <= kStages * Tile<kDim>::kStageBytes, "the warps' results reuse the stages");
+  constexpr int kMemory = kStages * Tile<kDim, kType>::kStageBytes;
+  static_assert(sizeof(Shared<kDim>) <= kMemory, "the warps' results reuse the stages");
   LaunchShape shape;
   shape.blocks_x = static_cast<unsigned>(blocks);
   shape.threads = kThreads;
-  shape.shared_bytes = kStages * Tile<kDim>::kStageBytes;
-  launch("attention", attend_chunks<kDim>, shape, stream, args, scale);
+  shape.shared_bytes = kMemory;
+  launch("attention", attend_chunks<kDim, kType>, shape, stream, args, scale);
   LaunchShape merge;
   merge.blocks_x = static_cast<unsigned>((args.max_rows * args.shape.num_heads + kWarps - 1) / kWarps);
   merge.threads = kThreads;
   launch("merge of attention's parts", merge_parts<kDim>, merge, stream, args);
 }
 
+template <int kDim>
+void run_for_type(const AttentionArgs& args, int blocks, Stream stream) {
+  switch (args.shape.cache) {
+    case CacheType::kBf16:
+      return run<kDim, CacheType::kBf16>(args, blocks, stream);
+    case CacheType::kFp16:
+      return run<kDim, CacheType::kFp16>(args, blocks, stream);
+    case CacheType::kFp8:
+      return run<kDim, CacheType::kFp8>(args, blocks, stream);
+  }
+}
+
 }  // namespace
 
 void segment_attention(const AttentionArgs& args, int blocks, Stream stream) {
   if (args.shape.head_dim == 64) {
-    run<64>(args, blocks, stream);
+    run_for_type<64>(args, blocks, stream);
   } else if (args.shape.head_dim == 128) {
-    run<128>(args, blocks, stream);
+    run_for_type<128>(args, blocks, stream);
   } else {
     throw std::runtime_error("attention: head_dim is neither 64 nor 128");
   }

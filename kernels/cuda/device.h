@@ -131,6 +131,34 @@ __device__ __forceinline__ unsigned pack_bf16(float low, float high) {
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(out) : "f"(high), "f"(low));
   return out;
 }
+// The same to float16, whose largest number stands for all that are larger.
+__device__ __forceinline__ unsigned pack_fp16(float low, float high) {
+  constexpr float kLargest = 65504.0F;
+  const auto cut = [](float x) { return x > kLargest ? kLargest : x < -kLargest ? -kLargest : x; };  // NaN stays
+  unsigned out;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(out) : "f"(cut(high)), "f"(cut(low)));
+  return out;
+}
+// Two floats to e4m3, rounded to nearest even, the largest number (448) for all that are larger; the first in the low 8
+// of 16 bits. And back, exactly, to two numbers of float16. Compute capability 8.9.
+__device__ __forceinline__ unsigned pack_e4m3(float low, float high) {
+  unsigned short out = 0;
+#if __CUDA_ARCH__ >= 890
+  asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(out) : "f"(high), "f"(low));
+#endif
+  return out;
+}
+__device__ __forceinline__ unsigned e4m3_to_fp16(unsigned bits) {
+  unsigned out = 0;
+#if __CUDA_ARCH__ >= 890
+  asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(out) : "h"(static_cast<unsigned short>(bits)));
+#endif
+  return out;
+}
+// Bytes 0, 2, 1, 3.
+__device__ __forceinline__ unsigned swap_middle_bytes(unsigned bits) {
+  return __byte_perm(bits, bits, 0x3120);
+}
 __device__ __forceinline__ unsigned float_as_uint(float x) {
   return __float_as_uint(x);
 }
@@ -172,6 +200,16 @@ __device__ __forceinline__ void multiply_add(float (&sum)[4], unsigned a0, unsig
                                              unsigned b0, unsigned b1) {
   asm volatile(
       "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+
+// The same with a and b in float16.
+__device__ __forceinline__ void multiply_add_fp16(float (&sum)[4], unsigned a0, unsigned a1, unsigned a2, unsigned a3,
+                                                  unsigned b0, unsigned b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
       "{%0, %1, %2, %3};"
       : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
       : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));

@@ -89,11 +89,38 @@ __global__ void __launch_bounds__(kNormThreads) norm_rows(NormArgs args) {
   for (int i = 4 * (threadIdx.x + kKept * kNormThreads); i < size; i += 4 * kNormThreads) write(i, at(i));
 }
 
+constexpr int kMaxPairs = 4;  // of a lane
+
+// A key or value in 8 bits, with its scale. low, high: the lane's pairs; all lanes of the warp come here.
+__device__ void store_scaled(const QkvArgs& args, int row, int kv_head, const float (&low)[kMaxPairs],
+                             const float (&high)[kMaxPairs]) {
+  constexpr float kLargest = 448.0F;
+  const int lane = threadIdx.x % 32, half = args.head_dim / 2, slot = args.slots[row];
+  float largest = 0.0F;
+#pragma unroll
+  for (int p = 0; p < kMaxPairs; ++p) {
+    if (lane + 32 * p < half) largest = fmaxf(largest, fmaxf(fabsf(low[p]), fabsf(high[p])));
+  }
+  for (int mask = 16; mask > 0; mask /= 2) largest = fmaxf(largest, exchange(largest, mask));
+  if (slot < 0) return;
+  const float scale = fmaxf(largest / kLargest, 1e-30F);
+  const float inverse = 1.0F / scale;
+  unsigned char* place = args.kv + args.layout().place(slot, kv_head);
+#pragma unroll
+  for (int p = 0; p < kMaxPairs; ++p) {
+    const int i = lane + 32 * p;
+    if (i >= half) continue;
+    const unsigned both = pack_e4m3(low[p] * inverse, high[p] * inverse);
+    place[i] = static_cast<unsigned char>(both);
+    place[i + half] = static_cast<unsigned char>(both >> 8);
+  }
+  if (lane == 0) *reinterpret_cast<float*>(args.kv + args.layout().scale_place(slot, kv_head)) = scale;
+}
+
 // A warp for each (row, head); lane l holds the pairs l, l + 32, …
 __global__ void __launch_bounds__(kThreads) split_qkv_heads(QkvArgs args) {
   let_next_start();
   wait_for_previous();
-  constexpr int kMaxPairs = 4;
   const int lane = threadIdx.x % 32;
   const int heads = args.num_heads + 2 * args.num_kv_heads, half = args.head_dim / 2;
   const int index = blockIdx.x * kWarps + threadIdx.x / 32;
@@ -125,12 +152,17 @@ __global__ void __launch_bounds__(kThreads) split_qkv_heads(QkvArgs args) {
       high[p] *= scale * weight[i + half];
     }
   }
-  Bf16* place = head_place(args, row, head);
+#pragma unroll
+  for (int p = 0; p < kMaxPairs; ++p) {
+    if (lane + 32 * p < half) rotate(args, row, head, lane + 32 * p, low[p], high[p]);
+  }
+  if (args.cache == CacheType::kFp8 && !is_query) return store_scaled(args, row, head - args.num_heads, low, high);
+  std::uint16_t* place = head_place(args, row, head);
   if (place == nullptr) return;
 #pragma unroll
   for (int p = 0; p < kMaxPairs; ++p) {
     const int i = lane + 32 * p;
-    if (i < half) store_rotated(args, place, row, head, i, low[p], high[p]);
+    if (i < half) store_pair(args, place, head, i, low[p], high[p]);
   }
 }
 

@@ -10,13 +10,14 @@
 namespace multiverse::kernels::cuda {
 namespace {
 
-// A pair of outputs of `row`, eight apart: elements i and i + head_dim / 2 of a head.
+// A pair of outputs of `row`, eight apart: elements i and i + head_dim / 2 of a head. The cache is of 16 bits.
 __device__ __forceinline__ void store_head_pair(const QkvArgs& args, int row, int output, float low, float high) {
   const int head = output / args.head_dim, i = output % args.head_dim / 16 * 8 + output % 8;
-  Bf16* place = head_place(args, row, head);
+  std::uint16_t* place = head_place(args, row, head);
   if (place == nullptr) return;
   add_head_bias(args, head, i, low, high);
-  store_rotated(args, place, row, head, i, low, high);
+  rotate(args, row, head, i, low, high);
+  store_pair(args, place, head, i, low, high);
 }
 
 // The results of `row` for `output` and output + 8; output % 16 < 8.

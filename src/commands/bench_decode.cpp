@@ -36,6 +36,7 @@ rate that it reaches. Without --rows, a table of cases.
   --steps N        steps to measure (default 100)
   --threads N      default: all cores
   --dtype auto|bfloat16|float32
+  --kv-cache-dtype auto|bfloat16|float16|fp8   on a GPU
 )";
 
 struct Options {
@@ -145,6 +146,8 @@ Result<Options> parse(std::span<const std::string_view> args) {
       options.executor.device = value;
     } else if (name == "--dtype") {
       options.executor.dtype = value;
+    } else if (name == "--kv-cache-dtype") {
+      options.executor.kv_cache_dtype = value;
     } else if (name == "--rows") {
       options.rows = number();
     } else if (name == "--context") {

@@ -34,7 +34,7 @@ TRACE (- is standard input) is a text, whose first token is the prompt, or JSON 
   --tolerance X     of a log-probability (default 0.001; rounding in bfloat16 needs 0.1 and more)
   --json            one JSON object a line
   --weights random, --config-from FILE, --device, --dtype, --dialect, --threads, --deterministic, --kv-cache-bytes,
-  --max-rows, --max-prefill-tokens, --max-model-len, --max-paths, --max-depth: as multiverse serve has them
+  --kv-cache-dtype, --max-rows, --max-prefill-tokens, --max-model-len, --max-paths, --max-depth: as multiverse serve has them
 )";
 
 struct Options {
@@ -45,19 +45,10 @@ struct Options {
 };
 
 bool is_servers(std::string_view name) {
-  constexpr std::string_view kNames[] = {"--model",
-                                         "--weights",
-                                         "--config-from",
-                                         "--device",
-                                         "--dtype",
-                                         "--dialect",
-                                         "--threads",
-                                         "--kv-cache-bytes",
-                                         "--max-model-len",
-                                         "--max-rows",
-                                         "--max-prefill-tokens",
-                                         "--max-paths",
-                                         "--max-depth"};
+  constexpr std::string_view kNames[] = {"--model",          "--weights",       "--config-from", "--device",
+                                         "--dtype",          "--dialect",       "--threads",     "--kv-cache-bytes",
+                                         "--kv-cache-dtype", "--max-model-len", "--max-rows",    "--max-prefill-tokens",
+                                         "--max-paths",      "--max-depth"};
   return std::find(std::begin(kNames), std::end(kNames), name) != std::end(kNames);
 }
 

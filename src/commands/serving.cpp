@@ -50,6 +50,7 @@ TorchExecutorOptions executor_options(const ServerConfig& config, const std::str
   options.model_dir = weights_dir;
   options.device = config.device;
   options.dtype = config.dtype;
+  options.kv_cache_dtype = config.kv_cache_dtype;
   options.kv_cache_bytes = config.kv_cache_bytes;
   options.max_rows = narrow(config.max_rows);
   options.threads = narrow(config.threads);

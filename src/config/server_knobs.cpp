@@ -38,7 +38,7 @@ std::vector<Knob> model_knobs() {
        .name = "dtype",
        .member = &C::dtype,
        .value = "TYPE",
-       .description = "Number format of weights and cache; auto takes the one that suits the device.",
+       .description = "Number format of the weights; auto takes the one that suits the device.",
        .example = "bfloat16",
        .choices = {"auto", "bfloat16", "float32"}},
       {.group = group,
@@ -157,6 +157,15 @@ std::vector<Knob> address_knobs() {
 std::vector<Knob> memory_knobs() {
   const std::string_view group = "Memory and batching";
   return {
+      {.group = group,
+       .name = "kv_cache_dtype",
+       .member = &C::kv_cache_dtype,
+       .value = "TYPE",
+       .description =
+           "Number format of the KV cache on a GPU, where auto is bfloat16. fp8 holds twice the tokens and reads "
+           "them faster, at some loss.",
+       .example = "fp8",
+       .choices = {"auto", "bfloat16", "float16", "fp8"}},
       {.group = group,
        .name = "kv_cache_bytes",
        .member = &C::kv_cache_bytes,

@@ -22,6 +22,15 @@ Status check_options(const TorchExecutorOptions& options, const ModelConfig& con
   if (options.dtype != "auto" && options.dtype != "bfloat16" && options.dtype != "float32") {
     return invalid_argument(concat("dtype is '", options.dtype, "'; known: auto, bfloat16, float32"), "dtype");
   }
+  const std::string& cache = options.kv_cache_dtype;
+  if (cache != "auto" && cache != "bfloat16" && cache != "float16" && cache != "fp8") {
+    return invalid_argument(concat("kv_cache_dtype is '", cache, "'; known: auto, bfloat16, float16, fp8"),
+                            "kv_cache_dtype");
+  }
+  if (cache != "auto" && options.device == "cpu") {
+    return invalid_argument(concat("kv_cache_dtype is '", cache, "'; on a CPU the cache is float32: leave it at auto"),
+                            "kv_cache_dtype");
+  }
   if (options.max_rows < 1 || options.max_rows > kMaxRows) {
     return invalid_argument(concat("max_rows is ", options.max_rows, "; it must be from 1 to ", kMaxRows), "max_rows");
   }

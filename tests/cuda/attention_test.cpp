@@ -14,7 +14,7 @@ namespace {
 class Step {
  public:
   Step(const AttentionShape& shape, std::int32_t num_pages, unsigned seed)
-      : shape_(shape), random_(seed), pool_(static_cast<std::size_t>(num_pages * page_elements(shape)), 0x7FFF) {
+      : shape_(shape), random_(seed), pool_(static_cast<std::size_t>(num_pages * layout().page_bytes()), 0xFF) {
     free_.resize(static_cast<std::size_t>(num_pages));
     std::iota(free_.begin(), free_.end(), 0);
     std::shuffle(free_.begin(), free_.end(), random_);
@@ -28,8 +28,8 @@ class Step {
         free_.pop_back();
       }
       for (std::int32_t head = 0; head < shape_.num_kv_heads; ++head) {
-        fill(place(pages.back(), head, 0, token % kPageTokens), 8.0F);
-        fill(place(pages.back(), head, 1, token % kPageTokens), 100.0F);
+        fill(pages.back() * kPageTokens + token % kPageTokens, head, 8.0F);
+        fill(pages.back() * kPageTokens + token % kPageTokens, head + shape_.num_kv_heads, 100.0F);
       }
     }
     return pages;
@@ -54,7 +54,8 @@ class Step {
     const auto rows = static_cast<std::int32_t>(plan_.rows.size());
     std::vector<Bf16> padded = queries_;
     padded.resize(padded.size() + static_cast<std::size_t>(padding * row_size()), 0x7FFF);
-    const DeviceArray<Bf16> queries(padded), pool(pool_), out(padded.size());
+    const DeviceArray<Bf16> queries(padded), out(padded.size());
+    const DeviceArray<unsigned char> pool(pool_);
     const DeviceArray<std::int32_t> pages(plan_.pages);
     passes_ = 0;
     for (std::int32_t row = 0; row < rows; ++passes_) {
@@ -83,17 +84,16 @@ class Step {
     for (std::int32_t head = 0; head < shape_.num_heads; ++head) {
       const Bf16* query = queries_.data() + row * row_size() + head * dim;
       std::vector<double> scores;
-      std::vector<const Bf16*> values;
+      std::vector<std::int32_t> slots;
       for (const AttentionItem& item : plan_.items) {
         if (row < item.row_begin || row >= item.row_end) continue;
         const std::int32_t seen = item.causal ? item.num_tokens - (item.row_end - 1 - row) : item.num_tokens;
         for (std::int32_t token = 0; token < seen; ++token) {
           const PageId page = plan_.pages[static_cast<std::size_t>(item.first_page + token / 16)];
-          const Bf16* key = pool_.data() + place(page, head / group, 0, token % 16);
+          slots.push_back(page * kPageTokens + token % 16);
           double score = 0.0;
-          for (std::int32_t d = 0; d < dim; ++d) score += value(query[d]) * value(key[d]);
+          for (std::int32_t d = 0; d < dim; ++d) score += value(query[d]) * cached(slots.back(), head / group, d);
           scores.push_back(score / std::sqrt(static_cast<double>(dim)));
-          values.push_back(pool_.data() + place(page, head / group, 1, token % 16));
         }
       }
       const double largest = *std::max_element(scores.begin(), scores.end());
@@ -102,7 +102,9 @@ class Step {
       for (std::size_t t = 0; t < scores.size(); ++t) {
         const double weight = std::exp(scores[t] - largest);
         sum += weight;
-        for (std::int32_t d = 0; d < dim; ++d) result[static_cast<std::size_t>(d)] += weight * value(values[t][d]);
+        for (std::int32_t d = 0; d < dim; ++d) {
+          result[static_cast<std::size_t>(d)] += weight * cached(slots[t], head / group + shape_.num_kv_heads, d);
+        }
       }
       for (const double x : result) out.push_back(x / sum);
     }
@@ -139,18 +141,37 @@ class Step {
   int passes() const { return passes_; }
 
  private:
-  std::int64_t place(PageId page, std::int32_t head, std::int32_t which, std::int32_t slot) const {
-    return page * page_elements(shape_) +
-           ((std::int64_t{head} * 2 + which) * kPageTokens + slot) * std::int64_t{shape_.head_dim};
+  CacheLayout layout() const { return shape_.layout(); }
+  double cached(std::int32_t slot, std::int32_t kv_head, std::int32_t d) const {
+    return cached_value(shape_.cache, pool_.data() + layout().place(slot, kv_head),
+                        pool_.data() + layout().scale_place(slot, kv_head), static_cast<std::size_t>(d));
   }
-  void fill(std::int64_t at, float outlier) {
-    const auto more = random_bf16(random_, static_cast<std::size_t>(shape_.head_dim), 1.0F, outlier);
-    std::copy(more.begin(), more.end(), pool_.begin() + at);
+  // Random numbers.
+  void fill(std::int32_t slot, std::int32_t kv_head, float outlier) {
+    unsigned char* row = pool_.data() + layout().place(slot, kv_head);
+    const auto numbers = random_bf16(random_, static_cast<std::size_t>(shape_.head_dim), 1.0F, outlier);
+    double largest = 0.0;
+    for (const Bf16 number : numbers) largest = std::max(largest, std::fabs(value(number)));
+    const auto scale = static_cast<float>(largest / 448.0);
+    for (std::size_t i = 0; i < numbers.size(); ++i) {
+      const auto number = static_cast<float>(value(numbers[i]));
+      const std::uint16_t bits =
+          shape_.cache == CacheType::kFp16 ? static_cast<std::uint16_t>(Fp16::encode(number)) : numbers[i];
+      if (shape_.cache == CacheType::kFp8) {
+        row[i] = static_cast<unsigned char>(E4m3::encode(number / scale));
+      } else {
+        std::memcpy(row + 2 * i, &bits, sizeof bits);
+      }
+    }
+    if (shape_.cache == CacheType::kFp8) {
+      std::memcpy(pool_.data() + layout().scale_place(slot, kv_head), &scale, sizeof scale);
+    }
   }
 
   AttentionShape shape_;
   std::mt19937 random_;
-  std::vector<Bf16> pool_, queries_;
+  std::vector<unsigned char> pool_;
+  std::vector<Bf16> queries_;
   std::vector<PageId> free_;
   StepPlan plan_;
   int passes_ = 0;
@@ -170,24 +191,30 @@ void add_mixed_step(Step& step, std::int32_t chunk) {
 TEST_F(CudaAttention, MatchesReferenceForManyShapes) {
   const unsigned seed = fresh_seed();
   const AttentionShape shapes[] = {{6, 2, 64}, {4, 4, 128}, {5, 1, 128}, {7, 1, 64}, {16, 2, 128}, {64, 1, 64}};
-  for (const AttentionShape& shape : shapes) {
-    for (const bool deterministic : {false, true}) {
-      Step step(shape, 64, seed);
-      add_mixed_step(step, 23);
-      step.expect_near_reference(step.compute(deterministic), std::to_string(shape.num_heads) + "/" +
-                                                                  std::to_string(shape.num_kv_heads) + " x " +
-                                                                  std::to_string(shape.head_dim));
+  for (AttentionShape shape : shapes) {
+    for (const CacheType cache : kCacheTypes) {
+      for (const bool deterministic : {false, true}) {
+        if (deterministic && cache != CacheType::kBf16) continue;  // how the work is cut, for all formats alike
+        shape.cache = cache;
+        Step step(shape, 64, seed);
+        add_mixed_step(step, 23);
+        step.expect_near_reference(step.compute(deterministic),
+                                   std::to_string(shape.num_heads) + "/" + std::to_string(shape.num_kv_heads) + " x " +
+                                       std::to_string(shape.head_dim) + ", " + name_of(cache));
+      }
     }
   }
 }
 
 TEST_F(CudaAttention, OneTokenGivesItsValue) {
-  Step step({6, 2, 64}, 1, fresh_seed());
-  step.add_rows(1);
-  step.add_item(step.run(1), 1, 0, 1, true);
-  const auto got = step.compute(false);
-  const auto want = step.reference(0);
-  for (std::size_t i = 0; i < want.size(); ++i) EXPECT_EQ(value(got[i]), want[i]);
+  for (const CacheType cache : {CacheType::kBf16, CacheType::kFp16}) {
+    Step step({6, 2, 64, cache}, 1, fresh_seed());
+    step.add_rows(1);
+    step.add_item(step.run(1), 1, 0, 1, true);
+    const auto got = step.compute(false);
+    const auto want = step.reference(0);
+    for (std::size_t i = 0; i < want.size(); ++i) EXPECT_EQ(value(got[i]), want[i]);
+  }
 }
 
 // A root, branches of it, leaves of them: decode rows or chunks.
@@ -220,8 +247,8 @@ void add_tree(Step& step, std::int32_t root_tokens, int most_branches) {
 
 TEST_F(CudaAttention, MatchesReferenceOnRandomTrees) {
   const unsigned seed = fresh_seed();
-  for (unsigned round = 0; round < (kEmulated ? 3U : 8U); ++round) {
-    Step step({6, 2, 64}, kEmulated ? 400 : 2200, seed + round);
+  for (unsigned round = 0; round < (kEmulated ? 3U : 9U); ++round) {
+    Step step({6, 2, 64, kCacheTypes[round % 3]}, kEmulated ? 400 : 2200, seed + round);
     const std::int32_t root = 1 + static_cast<std::int32_t>(step.random()() % (kEmulated ? 900U : 20'000U));
     add_tree(step, root, kEmulated ? 4 : 12);
     step.expect_near_reference(step.compute(round % 2 == 1), "tree over " + std::to_string(root), kEmulated ? 3 : 5);
@@ -239,12 +266,14 @@ TEST_F(CudaAttention, MatchesReferenceFor512Rows) {
 
 TEST_F(CudaAttention, MatchesReferenceForLongContexts) {
   const std::int32_t tokens = kEmulated ? 3000 : 131'072;
-  Step step({8, 1, 128}, tokens / 16 + 8, fresh_seed());
-  step.add_rows(3);
-  step.add_item(step.run(tokens - 5), tokens - 5, 0, 3, false);
-  for (std::int32_t row = 0; row < 3; ++row) step.add_item(step.run(2), 2, row, row + 1, true);
-  step.expect_near_reference(step.compute(false), "long context");
-  step.expect_near_reference(step.compute(true), "long context, deterministic");
+  for (const CacheType cache : {CacheType::kBf16, CacheType::kFp8}) {
+    Step step({8, 1, 128, cache}, tokens / 16 + 8, fresh_seed());
+    step.add_rows(3);
+    step.add_item(step.run(tokens - 5), tokens - 5, 0, 3, false);
+    for (std::int32_t row = 0; row < 3; ++row) step.add_item(step.run(2), 2, row, row + 1, true);
+    step.expect_near_reference(step.compute(false), std::string("long context, ") + name_of(cache));
+    step.expect_near_reference(step.compute(true), std::string("long context, deterministic, ") + name_of(cache));
+  }
 }
 
 TEST_F(CudaAttention, RowsGoInSeveralPassesWhereTheirPartsDoNotFit) {

@@ -17,8 +17,8 @@ class HeadsCase {
  public:
   static constexpr std::size_t kRows = 3, kHeads = 3, kKvHeads = 1, kAll = kHeads + 2 * kKvHeads, kPages = 4;
 
-  HeadsCase(std::mt19937& random, std::size_t dim, bool has_bias, bool has_norms)
-      : shape_{kHeads, kKvHeads, static_cast<std::int32_t>(dim)},
+  HeadsCase(std::mt19937& random, std::size_t dim, CacheType cache, bool has_bias, bool has_norms)
+      : shape_{kHeads, kKvHeads, static_cast<std::int32_t>(dim), cache},
         dim_(dim),
         bias_(has_bias ? normal(random, kAll * dim, 0.0F, 3.0F) : std::vector<float>()),
         q_norm_(has_norms ? normal(random, dim, 1.0F, 0.2F) : std::vector<float>()),
@@ -30,7 +30,7 @@ class HeadsCase {
         device_angles_(angles(random)),
         device_slots_(kSlots),
         queries_(kRows * kHeads * dim),
-        kv_(kPages * static_cast<std::size_t>(page_elements(shape_))) {}
+        kv_(kPages * static_cast<std::size_t>(shape_.layout().page_bytes())) {}
 
   // Where element i of a head stands among its projected elements.
   std::size_t place(std::size_t i) const {
@@ -54,35 +54,54 @@ class HeadsCase {
             kHeads,
             kKvHeads,
             static_cast<std::int32_t>(dim_),
-            kEps};
+            kEps,
+            shape_.cache};
   }
 
   // projected(row, head, i): element i of the head, before bias, norm and rotation.
   template <class Projected>
   void check(const Projected& projected) const {
-    const auto queries = queries_.host(), kv = kv_.host();
-    std::size_t written = 0;
-    for (const Bf16 bits : kv) written += bits != 0xFFFF ? 1 : 0;
-    EXPECT_EQ(written, 2 * 2 * kKvHeads * dim_) << "two rows' keys and values, nothing else";
+    const std::vector<Bf16> queries = queries_.host();
+    const std::vector<unsigned char> kv = kv_.host();
+    expect_nothing_else(kv);
     for (std::size_t row = 0; row < kRows; ++row) {
       for (std::size_t head = 0; head < kAll; ++head) {
-        const Bf16* got = queries.data() + (row * kHeads + head) * dim_;
-        if (head >= kHeads) {
-          if (kSlots[row] < 0) continue;
-          const auto slot = static_cast<std::size_t>(kSlots[row]);
-          got = kv.data() + slot / 16 * static_cast<std::size_t>(page_elements(shape_)) +
-                ((head >= kHeads + kKvHeads ? 1U : 0U) * 16 + slot % 16) * dim_;
-        }
+        const bool is_query = head < kHeads;
+        if (!is_query && kSlots[row] < 0) continue;
         const std::vector<double> want = expected(row, head, projected);
+        double largest = 0.0;
+        for (const double x : want) largest = std::max(largest, std::fabs(x));
+        const double fp8_step = shape_.cache == CacheType::kFp8 && !is_query ? 1.0 : 0.0;
         for (std::size_t i = 0; i < dim_; ++i) {
-          ASSERT_NEAR(value(got[i]), want[i], std::fabs(want[i]) / 250.0 + 1e-4)
-              << "row " << row << ", head " << head << ", element " << i;
+          const double got =
+              is_query ? value(queries[(row * kHeads + head) * dim_ + i]) : cached(kv, row, head - kHeads, i);
+          // e4m3 has 4 digits down to 2⁻⁶, and then steps of 2⁻⁹, of 448, where the largest is.
+          const double tolerance =
+              std::fabs(want[i]) / 250.0 + 1e-4 + fp8_step * (std::fabs(want[i]) / 15.0 + largest * 3e-6);
+          ASSERT_NEAR(got, want[i], tolerance) << "row " << row << ", head " << head << ", element " << i;
         }
       }
     }
   }
 
  private:
+  double cached(const std::vector<unsigned char>& kv, std::size_t row, std::size_t kv_head, std::size_t i) const {
+    const CacheLayout layout = shape_.layout();
+    return cached_value(shape_.cache, kv.data() + layout.place(kSlots[row], static_cast<std::int32_t>(kv_head)),
+                        kv.data() + layout.scale_place(kSlots[row], static_cast<std::int32_t>(kv_head)), i);
+  }
+  // All bytes but the two rows' keys, values and scales hold what they held before.
+  void expect_nothing_else(std::vector<unsigned char> kv) const {
+    const CacheLayout layout = shape_.layout();
+    for (const std::int32_t slot : kSlots) {
+      for (std::int32_t head = 0; slot >= 0 && head < static_cast<std::int32_t>(2 * kKvHeads); ++head) {
+        std::fill_n(kv.begin() + layout.place(slot, head), layout.row_bytes(), 0xFF);
+        if (shape_.cache == CacheType::kFp8) std::fill_n(kv.begin() + layout.scale_place(slot, head), 4, 0xFF);
+      }
+    }
+    EXPECT_EQ(static_cast<std::size_t>(std::count(kv.begin(), kv.end(), 0xFF)), kv.size());
+  }
+
   static constexpr float kEps = 1e-6F;
   inline static const std::vector<std::int32_t> kSlots = {2 * 16 + 5, -1, 3 * 16 + 15};
 
@@ -133,20 +152,23 @@ class HeadsCase {
   std::vector<float> bias_, q_norm_, k_norm_, angles_;
   DeviceArray<float> device_bias_, device_q_, device_k_, device_angles_;
   DeviceArray<std::int32_t> device_slots_;
-  DeviceArray<Bf16> queries_, kv_;
+  DeviceArray<Bf16> queries_;
+  DeviceArray<unsigned char> kv_;
 };
 
 TEST_F(CudaHeads, SplitOffAProjection) {
   std::mt19937 random(fresh_seed());
   for (const std::size_t dim : {64U, 128U}) {
-    for (const bool options : {false, true}) {
-      const HeadsCase heads(random, dim, options, options);
-      const auto qkv = random_bf16(random, HeadsCase::kRows * HeadsCase::kAll * dim);
-      const DeviceArray<Bf16> device_qkv(qkv);
-      split_qkv(heads.args(device_qkv.data()), test_stream());
-      heads.check([&](std::size_t row, std::size_t head, std::size_t i) {
-        return value(qkv[(row * HeadsCase::kAll + head) * dim + heads.place(i)]);
-      });
+    for (const CacheType cache : kCacheTypes) {
+      for (const bool options : {false, true}) {
+        const HeadsCase heads(random, dim, cache, options, options);
+        const auto qkv = random_bf16(random, HeadsCase::kRows * HeadsCase::kAll * dim);
+        const DeviceArray<Bf16> device_qkv(qkv);
+        split_qkv(heads.args(device_qkv.data()), test_stream());
+        heads.check([&](std::size_t row, std::size_t head, std::size_t i) {
+          return value(qkv[(row * HeadsCase::kAll + head) * dim + heads.place(i)]);
+        });
+      }
     }
   }
 }
@@ -155,7 +177,8 @@ TEST_F(CudaHeads, WrittenByTheLayer) {
   std::mt19937 random(fresh_seed());
   for (const std::size_t dim : {64U, 128U}) {
     for (const LinearMethod method : {LinearMethod::kShares, LinearMethod::kTiles}) {
-      const HeadsCase heads(random, dim, /*has_bias=*/dim == 128 || method == LinearMethod::kTiles, false);
+      const bool tiles = method == LinearMethod::kTiles;
+      const HeadsCase heads(random, dim, tiles ? CacheType::kFp16 : CacheType::kBf16, dim == 128 || tiles, false);
       const std::size_t inputs = 88, outputs = HeadsCase::kAll * dim;
       const auto x = random_bf16(random, HeadsCase::kRows * inputs);
       const auto weights = random_bf16(random, outputs * inputs, 0.05F);

@@ -16,9 +16,12 @@
 #include <random>
 #include <stdexcept>
 
+#include "multiverse/kernels/cuda/cache.h"
 #include "multiverse/kernels/cuda/linear.h"
 #include "multiverse/kernels/cuda/stream.h"
 #include "multiverse/kernels/linear.h"
+
+#include "tests/support/cuda/small_floats.h"
 
 namespace multiverse::kernels::cuda {
 
@@ -150,5 +153,22 @@ inline std::vector<Bf16> random_bf16(std::mt19937& random, std::size_t size, flo
 inline double value(Bf16 bits) {
   return static_cast<double>(from_bfloat16(bits));
 }
+
+// Element i of a key or value in the cache: `row` points to its numbers, `scale` to its scale where the type has one.
+inline double cached_value(CacheType type, const unsigned char* row, const unsigned char* scale, std::size_t i) {
+  std::uint16_t bits = 0;
+  if (type == CacheType::kFp8) {
+    float factor = 0.0F;
+    std::memcpy(&factor, scale, sizeof factor);
+    return static_cast<double>(E4m3::decode(row[i])) * static_cast<double>(factor);
+  }
+  std::memcpy(&bits, row + 2 * i, sizeof bits);
+  return type == CacheType::kFp16 ? static_cast<double>(Fp16::decode(bits)) : value(bits);
+}
+
+inline const char* name_of(CacheType type) {
+  return type == CacheType::kFp8 ? "fp8" : type == CacheType::kFp16 ? "fp16" : "bf16";
+}
+inline constexpr CacheType kCacheTypes[] = {CacheType::kBf16, CacheType::kFp16, CacheType::kFp8};
 
 }  // namespace multiverse::kernels::cuda

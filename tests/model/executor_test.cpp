@@ -214,6 +214,11 @@ TEST_F(ExecutorTest, RefusesBadOptions) {
   options_.threads = -1;
   expect_refused({"threads is -1"});
   options_.threads = 1;
+  options_.kv_cache_dtype = "int8";
+  expect_refused({"kv_cache_dtype is 'int8'", "fp8"});
+  options_.kv_cache_dtype = "fp8";
+  expect_refused({"kv_cache_dtype is 'fp8'", "on a CPU"});
+  options_.kv_cache_dtype = "auto";
   options_.kv_cache_bytes = 100;
   expect_refused({"kv_cache_bytes is 100", "one page of this model needs 8192"});
   options_.kv_cache_bytes = -1;

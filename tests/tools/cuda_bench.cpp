@@ -175,11 +175,11 @@ void bench_attention_case(const AttentionShape& shape, std::int32_t rows, std::i
   const AttentionCutting cutting = {shape.num_heads / shape.num_kv_heads, shape.num_kv_heads, 2 * multiprocessors,
                                     1 << 20, false};
   const AttentionPass pass = plan_attention(plan, cutting, 0);
-  const std::int64_t layer = next * page_elements(shape);
+  const std::int64_t layer = next * shape.layout().page_bytes();
   // Layers in turn, so that the second-level cache holds none.
-  const auto layers = static_cast<int>(std::max<std::int64_t>(1, (std::int64_t{300} << 20) / (layer * 2)));
-  const Memory kv(layer * 2 * layers + 8192);
-  kv.randomize(layer * layers);
+  const auto layers = static_cast<int>(std::max<std::int64_t>(1, (std::int64_t{300} << 20) / layer));
+  const Memory kv(layer * layers + 8192);
+  kv.randomize(layer * layers / 2);
   const std::int64_t elements = std::int64_t{rows} * shape.num_heads * shape.head_dim;
   const Memory queries(elements * 2 + 8192), out(elements * 2);
   queries.randomize(elements / 4096 * 4096 + 4096);
@@ -191,14 +191,15 @@ void bench_attention_case(const AttentionShape& shape, std::int32_t rows, std::i
                                                        row_first->as<std::int32_t>(), row_parts->as<std::int32_t>(),
                                                        static_cast<std::int32_t>(pass.chunks.size()), 0, rows}});
   const double time = measure(std::max(8, layers), [&](int i, Stream stream) {
-    segment_attention({queries.as<Bf16>(), out.as<Bf16>(), kv.as<Bf16>(i % layers * layer), header->as<AttentionPlan>(),
-                       values.as<float>(), sums.as<float>(), rows, shape},
+    segment_attention({queries.as<Bf16>(), out.as<Bf16>(), kv.as<unsigned char>(i % layers * layer),
+                       header->as<AttentionPlan>(), values.as<float>(), sums.as<float>(), rows, shape},
                       cutting.blocks, stream);
   });
-  print(std::to_string(shape.num_heads) + "/" + std::to_string(shape.num_kv_heads) + " x " +
-            std::to_string(shape.head_dim) + ", " + std::to_string(rows) + " rows, " + std::to_string(shared) +
-            " shared + " + std::to_string(own) + " own, " + std::to_string(pass.chunks.size()) + " chunks",
-        time, static_cast<double>(layer) * 2.0);
+  print(std::to_string(8 * cache_element_bytes(shape.cache)) + " bits, " + std::to_string(shape.num_heads) + "/" +
+            std::to_string(shape.num_kv_heads) + " x " + std::to_string(shape.head_dim) + ", " + std::to_string(rows) +
+            " rows, " + std::to_string(shared) + " shared + " + std::to_string(own) + " own, " +
+            std::to_string(pass.chunks.size()) + " chunks",
+        time, static_cast<double>(layer));
 }
 
 void bench_attention() {
@@ -211,8 +212,11 @@ void bench_attention() {
     bench_attention_case(shape, 8, 8000, 20);
     bench_attention_case(shape, 64, 8000, 20);
   }
-  bench_attention_case({40, 8, 128}, 32, 16000, 0);
-  bench_attention_case({40, 8, 128}, 32, 0, 16000);
+  for (const CacheType cache : {CacheType::kBf16, CacheType::kFp16, CacheType::kFp8}) {
+    bench_attention_case({40, 8, 128, cache}, 32, 16000, 0);
+    bench_attention_case({40, 8, 128, cache}, 32, 0, 16000);
+    bench_attention_case({40, 8, 128, cache}, 64, 0, 512);
+  }
 }
 
 void bench_small() {

@@ -37,7 +37,8 @@ struct ServerConfig {
   std::int64_t max_body_bytes = std::int64_t{8} << 20;
 
   // Memory and batching
-  std::int64_t kv_cache_bytes = 0;  // 0: what the device has left
+  std::string kv_cache_dtype = "auto";  // "auto", "bfloat16", "float16", "fp8"
+  std::int64_t kv_cache_bytes = 0;      // 0: what the device has left
   bool prefix_cache = true;
   std::int64_t max_rows = 512;
   std::int64_t max_prefill_tokens = 256;

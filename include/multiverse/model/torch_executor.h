@@ -15,6 +15,8 @@ struct TorchExecutorOptions {
   std::string model_dir;       // config.json and safetensors
   std::string device = "cpu";  // "cpu" or "cuda:N"
   std::string dtype = "auto";  // auto = the file's; "bfloat16", "float32": of the weights. CPU computes in float32.
+  // Of keys and values on a GPU: "auto" (bfloat16), "bfloat16", "float16", "fp8" (e4m3, half the memory). CPU: float32.
+  std::string kv_cache_dtype = "auto";
   std::int64_t kv_cache_bytes = 0;  // 0 = a default that suits the machine
   std::int32_t max_rows = 512;
   std::int32_t threads = 0;     // 0 = all cores

@@ -16,6 +16,7 @@ namespace {
 
 using kernels::cuda::AttentionPlan;
 using kernels::cuda::Bf16;
+using kernels::cuda::CacheType;
 using kernels::cuda::LinearOutput;
 using kernels::cuda::SampleOutcome;
 using kernels::cuda::TokenLogprobOutcome;
@@ -56,6 +57,20 @@ std::int32_t most_outputs(const DeviceWeights& weights) {
   return most;
 }
 
+CacheType cache_type(const std::string& dtype) {
+  return dtype == "fp8" ? CacheType::kFp8 : dtype == "float16" ? CacheType::kFp16 : CacheType::kBf16;
+}
+
+Status check_device(const Device& device, const TorchExecutorOptions& options) {
+  constexpr int kLeastForFp8 = 89;
+  if (options.kv_cache_dtype != "fp8" || device.compute_capability() >= kLeastForFp8) return ok_status();
+  return Error{ErrorCode::kUnsupported,
+               concat("kv_cache_dtype is 'fp8', for which ", device.name(), " of compute capability ",
+                      device.compute_capability() / 10, ".", device.compute_capability() % 10,
+                      " has no instructions (8.9 is needed); take auto, bfloat16 or float16"),
+               "kv_cache_dtype"};
+}
+
 Status check_model(const ModelConfig& config) {
   if (config.head_dim != 64 && config.head_dim != 128) {
     return Error{ErrorCode::kUnsupported,
@@ -86,7 +101,7 @@ CudaExecutor::CudaExecutor(ModelConfig config, std::unique_ptr<Device> device, D
   info_.max_position = static_cast<std::int32_t>(config_.max_position);
   info_.weight_bytes = weights_.bytes;
   shape_ = {static_cast<std::int32_t>(config_.num_heads), static_cast<std::int32_t>(config_.num_kv_heads),
-            static_cast<std::int32_t>(config_.head_dim)};
+            static_cast<std::int32_t>(config_.head_dim), cache_type(options.kv_cache_dtype)};
   cutting_.group = shape_.num_heads / shape_.num_kv_heads;
   cutting_.num_kv_heads = shape_.num_kv_heads;
   cutting_.blocks = kBlocksPerMultiprocessor * device_->multiprocessors();
@@ -132,7 +147,7 @@ void CudaExecutor::allocate_buffers() {
 }
 
 void CudaExecutor::allocate_pool(std::int64_t bytes) {
-  const std::int64_t page_bytes = page_elements(shape_) * std::int64_t{sizeof(Bf16)} * config_.num_layers;
+  const std::int64_t page_bytes = shape_.layout().page_bytes() * config_.num_layers;
   const std::int64_t available = device_->free_bytes() - kMargin;
   std::int64_t pages = bytes / page_bytes;
   if (bytes == 0) {
@@ -226,8 +241,9 @@ void CudaExecutor::tune() {
       for (std::size_t i = 0; i < layers; ++i) compute(weights_.layers[i], rows);
     });
   };
-  tune(LayerKind::kHeads,
-       [&](const DeviceLayer& layer, std::int32_t rows) { project_heads(inputs, rows, layer, as<Bf16>(pool_)); });
+  tune(LayerKind::kHeads, [&](const DeviceLayer& layer, std::int32_t rows) {
+    project_heads(inputs, rows, layer, as<unsigned char>(pool_));
+  });
   tune(LayerKind::kOutput, [&](const DeviceLayer& layer, std::int32_t rows) {
     add_to_hidden(LayerKind::kOutput, layer.output, layer.output_bias, buffers_.attention, rows);
   });
@@ -311,7 +327,8 @@ void CudaExecutor::add_to_hidden(LayerKind kind, const DeviceMatrix& weights, co
 }
 
 // Queries, and keys and values of all rows, before any row attends.
-void CudaExecutor::project_heads(const StepInputs& inputs, std::int32_t rows, const DeviceLayer& layer, Bf16* kv) {
+void CudaExecutor::project_heads(const StepInputs& inputs, std::int32_t rows, const DeviceLayer& layer,
+                                 unsigned char* kv) {
   const kernels::cuda::QkvArgs heads = {.qkv = as<Bf16>(buffers_.qkv),
                                         .bias = layer.qkv_bias.data(),
                                         .q_norm = layer.q_norm.data(),
@@ -324,8 +341,11 @@ void CudaExecutor::project_heads(const StepInputs& inputs, std::int32_t rows, co
                                         .num_heads = shape_.num_heads,
                                         .num_kv_heads = shape_.num_kv_heads,
                                         .head_dim = shape_.head_dim,
-                                        .eps = static_cast<float>(config_.rms_norm_eps)};
-  if (own_kernel(LayerKind::kHeads, rows) && heads.q_norm == nullptr) {
+                                        .eps = static_cast<float>(config_.rms_norm_eps),
+                                        .cache = shape_.cache};
+  // A norm and a scale are of whole heads, which no thread of the layer has.
+  const bool by_elements = heads.q_norm == nullptr && shape_.cache != CacheType::kFp8;
+  if (own_kernel(LayerKind::kHeads, rows) && by_elements) {
     linear_layers_.compute(LayerKind::kHeads, {.x = as<Bf16>(buffers_.normed),
                                                .weights = layer.qkv.data(),
                                                .y = nullptr,
@@ -343,7 +363,7 @@ void CudaExecutor::project_heads(const StepInputs& inputs, std::int32_t rows, co
 
 void CudaExecutor::attend(const StepInputs& inputs, std::int32_t rows, std::int64_t layer) {
   const DeviceLayer& weights = weights_.layers[static_cast<std::size_t>(layer)];
-  auto* kv = as<Bf16>(pool_) + layer * info_.num_pages * page_elements(shape_);
+  auto* kv = as<unsigned char>(pool_) + layer * info_.num_pages * shape_.layout().page_bytes();
   normalize(weights.attention_norm, rows, nullptr);
   project_heads(inputs, rows, weights, kv);
   for (const AttentionPlan* pass : inputs.passes) {
@@ -453,6 +473,7 @@ void CudaExecutor::take_results(const StepPlan& plan, const SamplePlan& samples,
 Result<std::unique_ptr<Executor>> make_cuda_executor(ModelConfig config, std::unique_ptr<Device> device,
                                                      const TorchExecutorOptions& options) {
   if (const Status checked = check_model(config); !checked.ok()) return checked.error();
+  if (const Status checked = check_device(*device, options); !checked.ok()) return checked.error();
   const std::string name = device->name();
   try {
     device->use();

@@ -1,4 +1,5 @@
-// The decoder on an NVIDIA GPU: bfloat16 weights, keys and values; float32 residual stream, softmax and logits.
+// The decoder on an NVIDIA GPU: bfloat16 weights; keys and values in bfloat16 or as kv_cache_dtype says; float32
+// residual stream, softmax and logits.
 #pragma once
 
 #include <cstdint>
@@ -45,7 +46,7 @@ class CudaExecutor final : public Executor {
 
   void forward(const StepInputs& inputs, std::int32_t rows);
   void attend(const StepInputs& inputs, std::int32_t rows, std::int64_t layer);
-  void project_heads(const StepInputs& inputs, std::int32_t rows, const DeviceLayer& layer, kernels::cuda::Bf16* kv);
+  void project_heads(const StepInputs& inputs, std::int32_t rows, const DeviceLayer& layer, unsigned char* kv);
   void feed_forward(std::int32_t rows, const DeviceLayer& layer);
   // Logits of the rows that inputs.logit_rows names in [first_logit, first_logit + num_logits).
   void head(const StepInputs& inputs, std::int32_t first_logit, std::int32_t num_logits);
@@ -73,7 +74,7 @@ class CudaExecutor final : public Executor {
   kernels::cuda::AttentionShape shape_;
   AttentionCutting cutting_;
   Device::Memory frequencies_;  // (head_dim / 2) floats
-  Device::Memory pool_;         // (layer, page, KV head, key or value, 16, head_dim)
+  Device::Memory pool_;         // of each layer, as CacheLayout says
   Buffers buffers_;
   bool delta_pending_ = false;            // `delta` is still to be added to `hidden`
   StepUpload inputs_;                     // of steps that run from a graph: its place never changes

@@ -32,6 +32,7 @@ class Device {
 
   virtual std::string name() const = 0;
   virtual int multiprocessors() const = 0;
+  virtual int compute_capability() const = 0;  // 90 for 9.0
   virtual std::int64_t free_bytes() const = 0;
   virtual kernels::cuda::Stream stream() const = 0;
 

@@ -59,6 +59,7 @@ class TorchDevice final : public Device {
   void use() override { c10::cuda::set_device(index_); }
   std::string name() const override { return properties_.name; }
   int multiprocessors() const override { return properties_.multiProcessorCount; }
+  int compute_capability() const override { return 10 * properties_.major + properties_.minor; }
   std::int64_t free_bytes() const override {
     std::size_t available = 0, total = 0;
     check(cudaMemGetInfo(&available, &total), "free memory");

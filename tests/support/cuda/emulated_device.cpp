@@ -21,11 +21,12 @@ class EmulatedGraph final : public Device::Graph {
 
 class EmulatedDevice final : public Device {
  public:
-  explicit EmulatedDevice(std::int64_t bytes) : free_(bytes) {}
+  EmulatedDevice(std::int64_t bytes, int capability) : free_(bytes), capability_(capability) {}
 
   void use() override {}
   std::string name() const override { return "emulated GPU"; }
   int multiprocessors() const override { return 2; }
+  int compute_capability() const override { return capability_; }
   std::int64_t free_bytes() const override { return free_; }
   kernels::cuda::Stream stream() const override { return nullptr; }
 
@@ -77,12 +78,13 @@ class EmulatedDevice final : public Device {
   }
 
   std::int64_t free_;
+  int capability_;
 };
 
 }  // namespace
 
-std::unique_ptr<Device> make_emulated_device(std::int64_t free_bytes) {
-  return std::make_unique<EmulatedDevice>(free_bytes);
+std::unique_ptr<Device> make_emulated_device(std::int64_t free_bytes, int compute_capability) {
+  return std::make_unique<EmulatedDevice>(free_bytes, compute_capability);
 }
 
 }  // namespace multiverse

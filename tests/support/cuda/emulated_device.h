@@ -5,7 +5,7 @@
 
 namespace multiverse {
 
-// free_bytes: what it tells of its memory.
-std::unique_ptr<Device> make_emulated_device(std::int64_t free_bytes);
+// What it tells of its memory, and its compute capability times ten.
+std::unique_ptr<Device> make_emulated_device(std::int64_t free_bytes, int compute_capability = 90);
 
 }  // namespace multiverse

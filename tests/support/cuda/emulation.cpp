@@ -177,11 +177,15 @@ void copy_wait(std::size_t pending) {
 
 }  // namespace emulation
 
-void multiply_add(float (&sum)[4], unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0, unsigned b1) {
-  struct Fragments {
-    unsigned a[4], b[2];
-  };
-  const Fragments mine = {{a0, a1, a2, a3}, {b0, b1}};
+namespace {
+
+struct Fragments {
+  unsigned a[4], b[2];
+};
+
+// number(bits): what 16 bits stand for.
+template <class Number>
+void multiply_add(float (&sum)[4], const Fragments& mine, const Number& number) {
   const unsigned char* slots = emulation::exchange_bytes(&mine, sizeof mine);
   const unsigned lane = emulation::thread_index.x % 32, g = lane / 4, t = lane % 4;
   for (unsigned part = 0; part < 4; ++part) {
@@ -192,13 +196,11 @@ void multiply_add(float (&sum)[4], unsigned a0, unsigned a1, unsigned a2, unsign
       const auto of_b = emulation::slot<Fragments>(slots, column * 4 + (k % 8) / 2);
       const unsigned a = of_a.a[row / 8 + 2 * (k / 8)] >> (16 * (k % 2)) & 0xFFFF;
       const unsigned b = of_b.b[k / 8] >> (16 * (k % 2)) & 0xFFFF;
-      total += static_cast<double>(from_bf16(a)) * static_cast<double>(from_bf16(b));
+      total += static_cast<double>(number(a)) * static_cast<double>(number(b));
     }
     sum[part] = static_cast<float>(total);
   }
 }
-
-namespace {
 
 void load(unsigned (&out)[4], const void* row, bool transposed) {
   const unsigned char* slots = emulation::exchange_bytes(&row, sizeof row);
@@ -214,6 +216,12 @@ void load(unsigned (&out)[4], const void* row, bool transposed) {
 
 }  // namespace
 
+void multiply_add(float (&sum)[4], unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0, unsigned b1) {
+  multiply_add(sum, {{a0, a1, a2, a3}, {b0, b1}}, from_bf16);
+}
+void multiply_add_fp16(float (&sum)[4], unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0, unsigned b1) {
+  multiply_add(sum, {{a0, a1, a2, a3}, {b0, b1}}, Fp16::decode);
+}
 void load_matrices(unsigned (&out)[4], const void* row) {
   load(out, row, false);
 }

@@ -11,6 +11,8 @@
 #include <cstring>
 #include <functional>
 
+#include "tests/support/cuda/small_floats.h"
+
 // NOLINTBEGIN(bugprone-reserved-identifier): CUDA's own words
 #define __global__
 #define __device__
@@ -129,6 +131,22 @@ inline unsigned to_bf16_bits(float value) {
 inline unsigned pack_bf16(float low, float high) {
   return to_bf16_bits(low) | to_bf16_bits(high) << 16;
 }
+inline unsigned pack_fp16(float low, float high) {
+  const auto bits = [](float x) {
+    constexpr float kLargest = 65504.0F;
+    return Fp16::encode(x > kLargest ? kLargest : x < -kLargest ? -kLargest : x);
+  };
+  return bits(low) | bits(high) << 16;
+}
+inline unsigned pack_e4m3(float low, float high) {
+  return E4m3::encode(low) | E4m3::encode(high) << 8;
+}
+inline unsigned e4m3_to_fp16(unsigned bits) {
+  return Fp16::encode(E4m3::decode(bits & 0xFF)) | Fp16::encode(E4m3::decode(bits >> 8 & 0xFF)) << 16;
+}
+inline unsigned swap_middle_bytes(unsigned bits) {
+  return (bits & 0xFF0000FFU) | (bits & 0xFF00U) << 8 | (bits >> 8 & 0xFF00U);
+}
 inline float exp2_fast(float x) {
   return std::exp2(x);
 }
@@ -146,10 +164,13 @@ T broadcast(T value, int lane) {
   return emulation::slot<T>(emulation::exchange_bytes(&value, sizeof value), static_cast<unsigned>(lane));
 }
 void multiply_add(float (&sum)[4], unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0, unsigned b1);
+void multiply_add_fp16(float (&sum)[4], unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0, unsigned b1);
 void load_matrices(unsigned (&out)[4], const void* row);
 void load_matrices_transposed(unsigned (&out)[4], const void* row);
 
 // CUDA's own functions that kernels call.
+using ::fabsf;
+using ::fmaxf;
 using std::isfinite;
 inline float rsqrtf(float x) {
   return 1.0F / std::sqrt(x);

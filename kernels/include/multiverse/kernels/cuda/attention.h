@@ -2,7 +2,7 @@
 // row's parts in context order.
 #pragma once
 
-#include "multiverse/kernels/cuda/stream.h"
+#include "multiverse/kernels/cuda/cache.h"
 
 namespace multiverse::kernels::cuda {
 
@@ -39,17 +39,15 @@ struct AttentionShape {
   std::int32_t num_heads = 0;  // a multiple of num_kv_heads, at most kMaxTileRows times as many
   std::int32_t num_kv_heads = 0;
   std::int32_t head_dim = 0;  // 64 or 128
+  CacheType cache = CacheType::kBf16;
+
+  constexpr CacheLayout layout() const { return {num_kv_heads, head_dim, cache}; }
 };
 
-// One layer's keys and values: (page, KV head, key or value, kPageTokens, head_dim).
-inline std::int64_t page_elements(const AttentionShape& shape) {
-  return std::int64_t{2} * kPageTokens * shape.num_kv_heads * shape.head_dim;
-}
-
 struct AttentionArgs {
-  const Bf16* queries = nullptr;  // (rows, num_heads, head_dim)
-  Bf16* out = nullptr;            // (rows, num_heads, head_dim)
-  const Bf16* kv = nullptr;
+  const Bf16* queries = nullptr;      // (rows, num_heads, head_dim)
+  Bf16* out = nullptr;                // (rows, num_heads, head_dim)
+  const unsigned char* kv = nullptr;  // one layer's, as CacheLayout says
   const AttentionPlan* plan = nullptr;
   float* part_values = nullptr;  // (parts, num_heads, head_dim): Σ 2^(score - largest) · value
   float* part_sums = nullptr;    // (parts, num_heads, 2): largest score (in base 2), Σ 2^(score - largest)

@@ -2,7 +2,7 @@
 // float32, what flows into a matrix is bfloat16.
 #pragma once
 
-#include "multiverse/kernels/cuda/stream.h"
+#include "multiverse/kernels/cuda/cache.h"
 
 namespace multiverse::kernels::cuda {
 
@@ -44,20 +44,14 @@ struct QkvArgs {
   const float* angles = nullptr;        // (rows, head_dim), as of embed()
   const std::int32_t* slots = nullptr;  // (rows): page · kPageTokens + offset; -1: a row of padding, written nowhere
   Bf16* queries = nullptr;              // (rows, num_heads, head_dim)
-  Bf16* kv = nullptr;                   // one layer's, as in attention.h
+  unsigned char* kv = nullptr;          // one layer's, as CacheLayout says
   std::int32_t rows = 0, num_heads = 0, num_kv_heads = 0, head_dim = 0;  // head_dim: a multiple of 64, at most 256
   float eps = 0.0F;
+  CacheType cache = CacheType::kBf16;
+
+  constexpr CacheLayout layout() const { return {num_kv_heads, head_dim, cache}; }
 };
 void split_qkv(const QkvArgs& args, Stream stream);
-
-// Where in the cache of a layer a head's key (kv_head < num_kv_heads) or value (those after them) for `slot` begins.
-constexpr std::int64_t cache_place(std::int32_t slot, std::int32_t kv_head, std::int32_t num_kv_heads,
-                                   std::int32_t head_dim) {
-  const bool is_value = kv_head >= num_kv_heads;
-  const std::int64_t block =
-      std::int64_t{slot / kPageTokens} * num_kv_heads + (is_value ? kv_head - num_kv_heads : kv_head);
-  return ((2 * block + (is_value ? 1 : 0)) * kPageTokens + slot % kPageTokens) * head_dim;
-}
 
 // out (rows, inner) = silu(gate)·up; gate_up (rows, 2 inner) in blocks of 8 gates and 8 ups. inner: a multiple of 8.
 void silu_mul(const Bf16* gate_up, Bf16* out, std::int32_t rows, std::int32_t inner, Stream stream);
