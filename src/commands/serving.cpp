@@ -196,6 +196,8 @@ Result<HttpOptions> http_options(const ServerConfig& config) {
   options.stall_timeout = to_milliseconds(config.stall_timeout_seconds);
   options.ping_interval = to_milliseconds(config.ping_interval_seconds);
   options.api_keys = std::move(keys).value();
+  options.cors_origins = config.cors_origins;
+  options.allowed_hosts = config.allowed_hosts;
   options.weights = {
       config.config_from.empty() ? config.model : std::filesystem::path(config.config_from).parent_path().string(),
       config.reload_dir};

@@ -13,6 +13,7 @@
 #include "multiverse/base/log.h"
 
 #include "http/auth.h"
+#include "http/browser.h"
 #include "http/delivery.h"
 #include "http/page.h"
 
@@ -238,6 +239,7 @@ void Service::dispatch(Exchange& exchange, Audience audience) {
     allowed = route.method == "GET" ? "GET, HEAD" : std::string(route.method);
   }
   const bool is_public = found != nullptr && found->is_public;
+  if (answer_browser(exchange, options_, !allowed.empty(), is_public && !found->of_page)) return;
   const Audience asks = found != nullptr && found->changes_server() ? Audience::kClients : audience;
   if (!is_public && !is_allowed(head, asks)) {
     return exchange.send_error({ErrorCode::kUnauthenticated,
@@ -250,7 +252,7 @@ void Service::dispatch(Exchange& exchange, Audience audience) {
     exchange.add_field("Allow", allowed);
     return exchange.send_error(405, invalid_argument(concat("this route takes ", allowed, " only")));
   }
-  if (found->method == "POST" && !is_json(head.field("content-type"))) {
+  if (found->method == "POST" && (head.count("content-type") > 1 || !is_json(head.field("content-type")))) {
     return exchange.send_error(415, invalid_argument("the Content-Type must be application/json"));
   }
   std::string body;

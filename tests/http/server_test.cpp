@@ -207,6 +207,7 @@ TEST_F(Server, KeysGuardEveryRouteButThree) {
   EXPECT_EQ(status_of(get("/v1/models?api_key=secret")), 401);
   EXPECT_EQ(status_of(get("/v1/models", "Authorization: Bearer secret\r\n")), 200);
   EXPECT_EQ(status_of(get("/nothing", "Authorization: Bearer secret\r\n")), 404);
+  EXPECT_EQ(status_of(get("/version", "Authorization: Bearer secret\r\nAuthorization: Bearer secret\r\n")), 401);
 }
 
 // Of the table itself, so that no new route is forgotten.
@@ -235,6 +236,65 @@ TEST_F(Server, EveryRouteIsInTheDocumentAndGuardedOrPublic) {
   }
   EXPECT_EQ(served, described);
   EXPECT_EQ(open, (std::set<std::string>{"/livez", "/readyz", "/health"}));
+}
+
+// S-12: a page's request that needs no preflight would run with the rights of who looks at the page.
+TEST_F(Server, PagesFromElsewhereMayNotAsk) {
+  start();
+  const auto chat = [this](const std::string& fields) { return ask(post(kChatPath, kLongChat, fields)); };
+  for (const char* fields : {"Origin: http://evil.example\r\n", "Origin: null\r\n", "Origin: http://test.evil\r\n",
+                             "Origin: http://test\r\nOrigin: http://test\r\n", "Sec-Fetch-Site: cross-site\r\n",
+                             "Sec-Fetch-Site: same-site\r\nOrigin: http://test\r\n"}) {
+    const std::string refused = chat(fields);
+    EXPECT_EQ(status_of(refused), 403) << fields;
+    EXPECT_NE(body_of(refused).find("permission_error"), std::string::npos);
+    EXPECT_EQ(field_of(refused, "Access-Control-Allow-Origin"), "");
+  }
+  for (const char* fields : {"", "Origin: http://TEST\r\n", "Origin: https://test:8443\r\n",
+                             "Sec-Fetch-Site: same-origin\r\nOrigin: http://other\r\n"}) {
+    EXPECT_EQ(status_of(chat(fields)), 200) << fields;
+  }
+  EXPECT_EQ(status_of(get("/v1/models", "Origin: http://evil.example\r\n")), 200) << "which the page can't read";
+  EXPECT_EQ(status_of(ask("OPTIONS /v1/completions HTTP/1.1\r\nHost: x\r\nOrigin: http://evil.example\r\n"
+                          "Access-Control-Request-Method: POST\r\n\r\n")),
+            405);
+}
+
+TEST_F(Server, ListedOriginsMayAskAndRead) {
+  HttpOptions options;
+  options.api_keys = {"secret"};
+  options.cors_origins = {"https://chat.example"};
+  start(options);
+  const std::string origin = "Origin: https://chat.example\r\n";
+  const std::string preflight = ask("OPTIONS " + std::string(kChatPath) + " HTTP/1.1\r\nHost: x\r\n" + origin +
+                                    "Access-Control-Request-Method: POST\r\n\r\n");
+  EXPECT_EQ(status_of(preflight), 200);
+  EXPECT_EQ(field_of(preflight, "Access-Control-Allow-Origin"), "https://chat.example");
+  EXPECT_NE(field_of(preflight, "Access-Control-Allow-Headers").find("Authorization"), std::string::npos);
+  EXPECT_EQ(field_of(preflight, "Access-Control-Allow-Credentials"), "") << "keys are no cookies";
+  const std::string without_key = ask(post(kChatPath, kLongChat, origin));
+  EXPECT_EQ(status_of(without_key), 401);
+  EXPECT_EQ(field_of(without_key, "Access-Control-Allow-Origin"), "https://chat.example");
+  const std::string stream = ask(post(kChatPath, kStreamedChat, origin + "Authorization: Bearer secret\r\n"));
+  EXPECT_EQ(status_of(stream), 200);
+  EXPECT_EQ(field_of(stream, "Access-Control-Allow-Origin"), "https://chat.example");
+  EXPECT_EQ(field_of(stream, "Vary"), "Origin");
+  EXPECT_EQ(status_of(ask(post(kChatPath, kLongChat, "Origin: https://chat.example.evil\r\n"))), 403);
+}
+
+TEST_F(Server, OtherNamesOfTheServerAreRefusedWhereItsOwnAreListed) {
+  HttpOptions options;
+  options.allowed_hosts = {"llm.example", "[::1]"};
+  start(options);
+  const auto by_name = [this](const std::string& path, const std::string& host) {
+    return status_of(ask("GET " + path + " HTTP/1.1\r\nHost: " + host + "\r\n\r\n"));
+  };
+  EXPECT_EQ(by_name("/v1/models", "llm.example"), 200);
+  EXPECT_EQ(by_name("/v1/models", "LLM.example:8000"), 200);
+  EXPECT_EQ(by_name("/v1/models", "[::1]:8000"), 200);
+  EXPECT_EQ(by_name("/v1/models", "rebound.evil"), 403);
+  EXPECT_EQ(by_name("/v1/models", "llm.example.evil:8000"), 403);
+  EXPECT_EQ(by_name("/livez", "10.1.2.3:8000"), 200) << "probes ask by address";
 }
 
 TEST_F(Server, ThePageNeedsNoKeyAndIsCached) {

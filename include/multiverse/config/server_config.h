@@ -29,6 +29,8 @@ struct ServerConfig {
   std::string host = "127.0.0.1";
   std::int64_t port = 8000;  // 0: one that is free
   std::string api_key_file;
+  std::vector<std::string> cors_origins;   // none: no page but our own
+  std::vector<std::string> allowed_hosts;  // none: any
   std::string metrics_host = "127.0.0.1";
   std::int64_t metrics_port = 0;  // 0: /metrics stands on `port`
   std::string reload_dir;         // weights may be loaded from below it; "": none

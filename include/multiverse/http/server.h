@@ -31,6 +31,8 @@ struct HttpOptions {
   std::chrono::milliseconds write_timeout{30'000};
   std::chrono::milliseconds stall_timeout{120'000};  // the engine has work and ended no step for this long: not alive
   std::vector<std::string> api_keys;                 // none: everyone may
+  std::vector<std::string> cors_origins;             // whose pages may ask from a browser; "*": all
+  std::vector<std::string> allowed_hosts;            // names in Host, without port; none: any
   WeightPlaces weights;                              // of POST /admin/reload_weights
   bool ui = false;                                   // the page at /
 };
