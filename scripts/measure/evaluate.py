@@ -115,10 +115,11 @@ class Evaluation:
             reply = await self._ask(self._body(job, record["seed"]))
         except Refused as error:
             return record | {"error": str(error), "right": False}
+        ended_at = round(time.time(), 4)  # seconds since 1970: how long a whole run took, over restarts of this program
         text = (f"<think>{reply.reasoning}</think>" if reply.reasoning else "") + reply.text
         answer = extract(text, self._task.kind)
         right = await asyncio.to_thread(self._checker.same, answer, job.problem.answer, self._task.kind)
-        return record | {"answer": answer, "right": right} | figures(reply, text, self._reader) | {"text": text}
+        return record | {"answer": answer, "right": right, "ended_at": ended_at} | figures(reply, text, self._reader) | {"text": text}
 
     async def _ask(self, body: dict) -> Reply:
         """Tries again while the server is away or busy, for `patience` seconds."""
