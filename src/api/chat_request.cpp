@@ -50,7 +50,8 @@ Result<Job> parse_chat_request(std::string_view body, const ServedModel& model) 
         concat("'", syntax->param, "' and 'tools' that may be called don't go together; set 'tool_choice' to 'none'"),
         "tools"));
   }
-  if (tools.forced()) syntax = tool_syntax(tools, model.tool_format);
+  const bool calls_in_text = tools.choice == ToolUse::Choice::kAuto && model.constraints != nullptr;
+  if (tools.forced() || calls_in_text) syntax = tool_syntax(tools, model.tool_format);
   refuse_unsupported(fields);
   if (!fields.ok()) return fields.error();
   fields.collect_unknown(job.ignored_params);

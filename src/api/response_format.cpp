@@ -122,7 +122,7 @@ Status apply_syntax(const WantedSyntax& syntax, const ServedModel& model, Job& j
                  "unsupported_parameter"};
   }
   for (GenerateRequest& request : job.requests) {
-    if (request.min_tokens > 0) {
+    if (request.min_tokens > 0 && syntax.spec.kind != Kind::kTextWithToolCalls) {
       return invalid_argument("'min_tokens' and a reply that is held to a syntax don't go together", "min_tokens");
     }
     auto compiled = model.constraints->compile(syntax.spec, opens_thoughts(model, request.prompt));

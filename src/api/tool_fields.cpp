@@ -19,6 +19,7 @@ std::string_view format_arguments_key(ToolFormat format) {
 
 ToolSyntax::Tool read_function(FieldReader& tool, std::string_view raw, std::vector<std::string>& ignored) {
   ToolSyntax::Tool read;
+  bool strict = false;
   const Json* function = tool.object("function");
   if (function == nullptr) {
     tool.fail(invalid_argument(concat("'", tool.full_name("function"), "' is missing"), tool.full_name("function")));
@@ -32,12 +33,14 @@ ToolSyntax::Tool read_function(FieldReader& tool, std::string_view raw, std::vec
         reader.full_name("name")));
   }
   reader.text("description", std::size_t{1} << 20U);
-  reader.boolean("strict");  // the arguments of forced calls are held to the schema either way
+  strict = reader.boolean("strict").value_or(false);
   const Json* parameters = reader.object("parameters");
   const bool any = parameters != nullptr && parameters->empty();
   read.schema = parameters == nullptr ? R"({"type": "object", "additionalProperties": false})"
                 : any                 ? R"({"type": "object"})"
                                       : std::string(raw_member(raw, {"function", "parameters"}));
+  // Arguments are held to the schema either way; one that can't be kept is refused where it has to be.
+  read.lenient = !strict;
   reader.collect_unknown(ignored);
   if (!reader.ok()) tool.fail(reader.error());
   return read;
@@ -145,8 +148,10 @@ WantedSyntax tool_syntax(const ToolUse& use, ToolFormat format) {
   syntax.most = format == ToolFormat::kLlama ? 1 : tool_reading(use, format).most;
   for (const ToolSyntax::Tool& tool : use.tools) {
     if (use.choice != ToolUse::Choice::kNamed || tool.name == use.named) syntax.tools.push_back(tool);
+    if (use.forced() && !syntax.tools.empty()) syntax.tools.back().lenient = false;
   }
-  return {{ConstraintSpec::Kind::kToolCalls, tool_calls_text(syntax)}, "tools"};
+  using Kind = ConstraintSpec::Kind;
+  return {{use.forced() ? Kind::kToolCalls : Kind::kTextWithToolCalls, tool_calls_text(syntax)}, "tools"};
 }
 
 }  // namespace multiverse

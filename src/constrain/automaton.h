@@ -85,4 +85,23 @@ class Automaton {
   std::int64_t work_ = 0;  // places looked at
 };
 
+class TriggerTokens;
+
+// Places that one reply may have looked at in the engine's thread: a fraction of a second. JSON takes some thousands.
+inline constexpr std::int64_t kMaxReplyWork = 4'000'000;
+
+// Of one specification: what requests share. The engine's thread, once a first constraint has been handed out.
+struct SharedAutomaton {
+  std::shared_ptr<const Syntax> syntax;
+  std::shared_ptr<const Vocabulary> vocabulary;
+  std::shared_ptr<Automaton> automaton;
+  std::shared_ptr<const TriggerTokens> triggers;  // of free text with calls; null otherwise
+
+  // With room for more.
+  const std::shared_ptr<Automaton>& current() {
+    if (automaton->full()) automaton = std::make_shared<Automaton>(syntax, vocabulary);
+    return automaton;
+  }
+};
+
 }  // namespace multiverse

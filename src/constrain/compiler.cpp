@@ -6,29 +6,16 @@
 #include <utility>
 
 #include "constrain/automaton.h"
+#include "constrain/free_text.h"
 #include "constrain/json_schema.h"
 #include "constrain/json_text.h"
 #include "constrain/regex.h"
+#include "constrain/tool_calls.h"
 
 namespace multiverse {
 namespace {
 
 constexpr std::size_t kMaxCached = 16;
-// Places that one reply may have looked at in the engine's thread: a fraction of a second. JSON takes some thousands.
-constexpr std::int64_t kMaxReplyWork = 4'000'000;
-
-// Of one specification: what requests share. The engine's thread, once a first constraint has been handed out.
-struct SharedAutomaton {
-  std::shared_ptr<const Syntax> syntax;
-  std::shared_ptr<const Vocabulary> vocabulary;
-  std::shared_ptr<Automaton> automaton;
-
-  // With room for more.
-  const std::shared_ptr<Automaton>& current() {
-    if (automaton->full()) automaton = std::make_shared<Automaton>(syntax, vocabulary);
-    return automaton;
-  }
-};
 
 class ReplyState final : public ConstraintState {
  public:
@@ -113,42 +100,9 @@ class ReplyConstraint final : public Constraint {
   const bool thinking_;
 };
 
-Result<SchemaJson> parse(const std::string& text) {
-  if (text.size() > kMaxSchemaBytes) {
-    return invalid_argument(
-        concat("the schema has ", text.size(), " bytes, at most ", kMaxSchemaBytes, " are allowed"));
-  }
-  SchemaJson schema = SchemaJson::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (schema.is_discarded()) return invalid_argument("the schema is not JSON");
-  return schema;
-}
-
 // Thoughts are usually followed by an empty line, which is no harm in front of JSON.
 SyntaxBuilder::Piece after_thoughts(SyntaxBuilder& builder, SyntaxBuilder::Piece text) {
   return builder.sequence({builder.optional(builder.text("\n")), builder.optional(builder.text("\n")), text});
-}
-
-Result<SyntaxBuilder::Piece> tool_calls(SyntaxBuilder& builder, const std::string& text) {
-  const SchemaJson syntax = SchemaJson::parse(text);  // ours
-  std::vector<SyntaxBuilder::Piece> ways;
-  JsonText json(builder);
-  for (const SchemaJson& tool : syntax["tools"]) {
-    const auto schema = parse(tool["schema"].get<std::string>());
-    if (!schema.ok()) return schema.error();
-    const auto arguments = add_json_schema(builder, schema.value());
-    if (!arguments.ok()) {
-      Error error = arguments.error();
-      error.message = concat("tool '", tool["name"].get<std::string>(), "': ", error.message);
-      return error;
-    }
-    const std::string head = concat(syntax["before"].get<std::string>(), "{\"name\": ", tool["name"].dump(), ", ",
-                                    syntax["arguments_key"].dump(), ": ");
-    ways.push_back(builder.sequence({builder.text(head), builder.call(arguments.value()), builder.text("}"),
-                                     builder.text(syntax["after"].get<std::string>())}));
-  }
-  const std::int32_t one = builder.add_rule(builder.any_of(ways));
-  const std::int32_t next = builder.add_rule(builder.sequence({builder.text("\n"), builder.call(one)}));
-  return builder.sequence({builder.call(one), builder.times(next, 0, syntax["most"].get<std::int32_t>() - 1)});
 }
 
 Result<std::shared_ptr<const Syntax>> syntax_of(const ConstraintSpec& spec) {
@@ -163,13 +117,21 @@ Result<std::shared_ptr<const Syntax>> syntax_of(const ConstraintSpec& spec) {
     for (const SchemaJson& text : SchemaJson::parse(spec.text)) ways.push_back(builder.text(text.get<std::string>()));
     root = builder.add_rule(builder.any_of(ways));
   } else if (spec.kind == ConstraintSpec::Kind::kToolCalls) {
-    const auto calls = tool_calls(builder, spec.text);
+    const auto calls = add_tool_calls(builder, spec.text);
     if (!calls.ok()) return calls.error();
     root = builder.add_rule(after_thoughts(builder, calls.value()));
+  } else if (spec.kind == ConstraintSpec::Kind::kTextWithToolCalls) {
+    auto text = add_text_with_tool_calls(builder, spec.text, /*roomy=*/true);
+    if (text.ok() && builder.overflow()) {
+      builder = SyntaxBuilder();
+      text = add_text_with_tool_calls(builder, spec.text, /*roomy=*/false);
+    }
+    if (!text.ok()) return text.error();
+    root = builder.add_rule(text.value());
   } else if (spec.kind == ConstraintSpec::Kind::kJsonObject) {
     root = builder.add_rule(after_thoughts(builder, builder.call(add_json_object(builder))));
   } else {
-    const auto schema = parse(spec.text);
+    const auto schema = parse_schema(spec.text);
     if (!schema.ok()) return schema.error();
     const auto value = add_json_schema(builder, schema.value());
     if (!value.ok()) return value.error();
@@ -198,6 +160,11 @@ class CompilerImpl final : public ConstraintCompiler {
       shared->syntax = syntax.value();
       shared->vocabulary = vocabulary_;
       shared->automaton = std::make_shared<Automaton>(shared->syntax, vocabulary_);
+      if (spec.kind == ConstraintSpec::Kind::kTextWithToolCalls) {
+        shared->triggers = std::make_shared<const TriggerTokens>(tool_call_trigger(spec.text), *vocabulary_);
+        keep(key, shared);
+        return free_text_constraint(shared, shared->triggers, think_, thinking);
+      }
       // The first mask is worked out here rather than in the engine's step.
       const auto first = shared->automaton->mask(shared->automaton->start());
       if (std::all_of(first.begin(), first.end(), [](std::uint64_t word) { return word == 0; })) {
@@ -205,6 +172,7 @@ class CompilerImpl final : public ConstraintCompiler {
       }
       keep(key, shared);
     }
+    if (shared->triggers != nullptr) return free_text_constraint(shared, shared->triggers, think_, thinking);
     return std::shared_ptr<const Constraint>(std::make_shared<ReplyConstraint>(std::move(shared), think_, thinking));
   }
 
@@ -240,17 +208,6 @@ std::shared_ptr<const ConstraintCompiler> ConstraintCompiler::make(const Tokeniz
                                                                    std::int32_t vocab_size, ThinkTokens think) {
   return std::make_shared<CompilerImpl>(
       std::make_shared<const Vocabulary>(tokenizer, hidden, std::move(ends), vocab_size), think);
-}
-
-std::string tool_calls_text(const ToolSyntax& syntax) {
-  SchemaJson tools = SchemaJson::array();
-  for (const ToolSyntax::Tool& tool : syntax.tools) tools.push_back({{"name", tool.name}, {"schema", tool.schema}});
-  const SchemaJson text = {{"before", syntax.before},
-                           {"arguments_key", syntax.arguments_key},
-                           {"after", syntax.after},
-                           {"most", syntax.most},
-                           {"tools", std::move(tools)}};
-  return text.dump();
 }
 
 }  // namespace multiverse

@@ -368,5 +368,133 @@ TEST(ToolCalls, AreSaidAsTheTemplateHasThem) {
   EXPECT_EQ(counts, (std::set<std::size_t>{1, 2}));
 }
 
+ToolSyntax calls_in_text(const std::string& before) {
+  ToolSyntax syntax{before, "arguments", before.empty() ? "" : "\n</tool_call>", 1, {}};
+  syntax.tools.push_back({"add", R"({"type":"object","properties":{"x":{"enum":[1,2]}},"required":["x"]})"});
+  syntax.tools.push_back({"ask", R"({"type":"object","not":{}})", /*lenient=*/true});
+  return syntax;
+}
+
+bool say(ConstraintState& state, std::string_view text) {
+  bool goes_on = true;
+  for (const char c : text) {
+    const auto token = static_cast<std::int32_t>(static_cast<std::uint8_t>(c));
+    const auto mask = state.allowed();
+    goes_on = goes_on && (mask.empty() || has(mask, token)) && state.accept(token);
+  }
+  return goes_on;
+}
+
+bool may_follow(const ConstraintState& state, std::int32_t token) {
+  return state.allowed().empty() || has(state.allowed(), token);
+}
+
+TEST(CallsInText, AreGovernedOnceTheyHaveBegun) {
+  const ConstraintSpec spec{Kind::kTextWithToolCalls, tool_calls_text(calls_in_text("<tool_call>\n"))};
+  const auto state = start(spec);
+  ASSERT_TRUE(state);
+  EXPECT_TRUE(state->allowed().empty()) << "free text costs no mask";
+  EXPECT_TRUE(say(*state, "I may say <tool_call> and {\"name\": \"x\"} as I like.<tool_call>\n{\"name\": \""));
+  EXPECT_FALSE(may_follow(*state, 'x'));
+  EXPECT_FALSE(may_follow(*state, tokenizer().end()));
+  EXPECT_TRUE(say(*state, "add\", \"arguments\": {\"x\": "));
+  EXPECT_FALSE(may_follow(*state, '3'));
+  EXPECT_TRUE(say(*state, "2}}\n</tool_call>"));
+  EXPECT_TRUE(state->allowed().empty());
+  EXPECT_TRUE(say(*state, " more <tool_call>\n{\"name\": \"ask\", \"arguments\": {\"any\": [1, {}]}}\n</tool_call>"));
+  EXPECT_TRUE(may_follow(*state, tokenizer().end()));
+}
+
+TEST(CallsInText, TokensThatReachIntoACallFit) {
+  // The piece "\"a\"" would complete the trigger and begin a name that no tool has.
+  const auto state = start({Kind::kTextWithToolCalls, tool_calls_text(calls_in_text("<tool_call>\n"))});
+  EXPECT_TRUE(say(*state, "<tool_call>\n{\"name\": "));
+  std::int32_t quoted = -1;
+  for (std::int32_t token = 0; token < tokenizer().size(); ++token) {
+    if (tokenizer().token_bytes(token) == "\"a\"") quoted = token;
+  }
+  ASSERT_GE(quoted, 0);
+  EXPECT_FALSE(may_follow(*state, quoted));
+  EXPECT_TRUE(may_follow(*state, '"'));
+  EXPECT_TRUE(may_follow(*state, 'x')) << "then it is no call";
+  EXPECT_TRUE(say(*state, "\"a"));
+  EXPECT_FALSE(may_follow(*state, '"'));
+}
+
+TEST(CallsInText, ControlTokensInterruptATrigger) {
+  const std::vector<std::int32_t> hidden{256};  // "ab"
+  const auto made = ConstraintCompiler::make(tokenizer(), hidden, {tokenizer().end()}, tokenizer().size(), {257, 258});
+  const auto constraint =
+      made->compile({Kind::kTextWithToolCalls, tool_calls_text(calls_in_text("<tool_call>\n"))}, false);
+  ASSERT_TRUE(constraint.ok());
+  const auto state = constraint.value()->start();
+  EXPECT_TRUE(may_follow(*state, 256));
+  EXPECT_TRUE(say(*state, "<tool_call>\n{\"name\": "));
+  EXPECT_TRUE(may_follow(*state, 256));
+  EXPECT_TRUE(state->accept(256));
+  EXPECT_TRUE(say(*state, "\"x"));
+  EXPECT_TRUE(say(*state, "<tool_call>\n{\"name\": \""));
+  EXPECT_FALSE(may_follow(*state, 256)) << "a call does not fork";
+
+  const auto thinks = constraint.value()->start();
+  EXPECT_TRUE(thinks->accept(257));
+  EXPECT_TRUE(say(*thinks, "<tool_call>\n{\"name\": \"nobody")) << "thoughts are free";
+  EXPECT_TRUE(thinks->accept(258));
+  EXPECT_FALSE(say(*thinks, "<tool_call>\n{\"name\": \"nobody"));
+}
+
+TEST(CallsInText, WithoutWordsAroundThemStandAtTheStartAlone) {
+  const ConstraintSpec spec{Kind::kTextWithToolCalls, tool_calls_text(calls_in_text(""))};
+  EXPECT_TRUE(say(*start(spec), "\n{\"name\": \"add\", \"arguments\": {\"x\": 1}} and so on"));
+  EXPECT_FALSE(say(*start(spec), "{\"name\": \"sub\""));
+  EXPECT_TRUE(say(*start(spec), "So: {\"name\": \"sub\""));
+  EXPECT_TRUE(say(*start(spec), "{\"nam\": 1}"));
+}
+
+TEST(CallsInText, ASchemaThatCannotBeKeptIsRefusedWhereItMustBe) {
+  ToolSyntax syntax = calls_in_text("<tool_call>\n");
+  syntax.tools.back().lenient = false;
+  const auto refused = compiler()->compile({Kind::kTextWithToolCalls, tool_calls_text(syntax)}, false);
+  ASSERT_FALSE(refused.ok());
+  EXPECT_NE(refused.error().message.find("tool 'ask'"), std::string::npos) << refused.error().message;
+}
+
+// Random text that is led into calls again and again: whatever follows a trigger is a call.
+TEST(CallsInText, RandomRepliesHoldWholeCallsOnly) {
+  std::mt19937 random(23);
+  const std::string trigger = "<tool_call>\n{\"name\": \"";
+  std::size_t calls = 0;
+  for (int round = 0; round < 40; ++round) {
+    const auto state = start({Kind::kTextWithToolCalls, tool_calls_text(calls_in_text("<tool_call>\n"))});
+    std::string text;
+    for (int i = 0; i < 200; ++i) {
+      const std::size_t lead = random() % (trigger.size() + 1);
+      if (state->allowed().empty() && random() % 4 == 0) {
+        ASSERT_TRUE(say(*state, trigger.substr(0, lead)));
+        text += trigger.substr(0, lead);
+        continue;
+      }
+      std::vector<std::int32_t> tokens;
+      for (std::int32_t token = 0; token < tokenizer().size(); ++token) {
+        if (token != tokenizer().end() && may_follow(*state, token)) tokens.push_back(token);
+      }
+      ASSERT_FALSE(tokens.empty()) << text;
+      const std::int32_t token = tokens[random() % tokens.size()];
+      text += tokenizer().token_bytes(token);
+      if (!state->accept(token)) break;
+    }
+    for (std::size_t at = 0; (at = text.find(trigger, at)) != std::string::npos; ++calls) {
+      at += 12;
+      const std::size_t end = text.find("}\n</tool_call>", at);
+      if (end == std::string::npos) break;  // under way
+      const auto call = nlohmann::json::parse(text.substr(at, end + 1 - at), nullptr, false);
+      ASSERT_TRUE(call.is_object()) << text;
+      EXPECT_TRUE(call["name"] == "ask" ||
+                  (call["name"] == "add" && (call["arguments"]["x"] == 1 || call["arguments"]["x"] == 2)));
+    }
+  }
+  EXPECT_GT(calls, 20U);
+}
+
 }  // namespace
 }  // namespace multiverse::testing

@@ -27,7 +27,7 @@ TOOLS = [
 ]
 QUESTION = [{"role": "user", "content": "Compute 84*23 and gcd(270, 192)."}]
 # As Qwen's templates have it.
-TEMPLATE = """{%- if tools %}{{- '<|im_start|>system\\n# Tools\\n' }}
+QWEN = """{%- if tools %}{{- '<|im_start|>system\\n# Tools\\n' }}
 {%- for tool in tools %}{{- tool | tojson + '\\n' }}{%- endfor %}{{- '<|im_end|>\\n' }}{%- endif %}
 {%- for message in messages %}
 {{- '<|im_start|>' + message.role + '\\n' }}{%- if message.content %}{{- message.content }}{%- endif %}
@@ -39,6 +39,21 @@ TEMPLATE = """{%- if tools %}{{- '<|im_start|>system\\n# Tools\\n' }}
 {%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}
 """
 
+# As Llama's: one call, the whole answer.
+LLAMA = """{%- for message in messages %}
+{{- '<|im_start|>' + message.role + '\\n' }}
+{%- if loop.first and tools %}{{- 'Respond with {"name": function name, "parameters": dictionary}.\\n' }}
+{%- for tool in tools %}{{- tool | tojson(indent=4) + '\\n' }}{%- endfor %}{%- endif %}
+{%- if message.tool_calls %}
+{%- if message.tool_calls | length != 1 %}{{- raise_exception('This model only supports single tool-calls at once!') }}{%- endif %}
+{%- set call = message.tool_calls[0].function %}
+{{- '{"name": "' + call.name + '", "parameters": ' }}{{- call.arguments | tojson }}{{- '}' }}
+{%- elif message.content %}{{- message.content }}{%- endif %}
+{{- '<|im_end|>\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}
+"""
+
 
 @pytest.fixture(scope="module")
 def client(server):
@@ -46,11 +61,11 @@ def client(server):
         yield one
 
 
-@pytest.fixture
-def tool_client(fresh_server, tmp_path):
+@pytest.fixture(params=[QWEN, LLAMA], ids=["qwen", "llama"])
+def tool_client(request, fresh_server, tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(MODEL, folder)
-    (folder / "chat_template.jinja").write_text(TEMPLATE)
+    (folder / "chat_template.jinja").write_text(request.param)
     server = fresh_server("--model", str(folder), "--served-model-name", "multiverse-tiny")
     with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=120) as one:
         yield one

@@ -44,7 +44,7 @@ Input read_input(const std::uint8_t* data, std::size_t size) {
   const std::string text(data + 2, data + size - draws);
   if (!nlohmann::json::accept(concat('"', quotable(text), '"'))) return input;  // not UTF-8: the API has parsed it
   input.draws.assign(data + size - draws, data + size);
-  switch (data[0] % 3) {
+  switch (data[0] % 4) {
     case 0:
       input.spec = {Kind::kRegex, text};
       break;
@@ -53,7 +53,7 @@ Input read_input(const std::uint8_t* data, std::size_t size) {
       break;
     default:
       if (!nlohmann::json::accept(text)) return input;  // the API has parsed a tool's parameters
-      input.spec = {Kind::kToolCalls,
+      input.spec = {data[0] % 4 == 2 ? Kind::kToolCalls : Kind::kTextWithToolCalls,
                     tool_calls_text({"<tool_call>\n", "arguments", "\n</tool_call>", 2, {{"f", text}}})};
       break;
   }
@@ -68,7 +68,7 @@ bool draw_reply(const Constraint& constraint, const std::vector<std::uint8_t>& d
     std::vector<std::int32_t> tokens;
     for (std::int32_t token = 0; token < tokenizer().size(); ++token) {
       const auto bit = static_cast<std::size_t>(token);
-      if (((mask[bit / 64] >> (bit % 64)) & 1U) != 0) tokens.push_back(token);
+      if (mask.empty() || ((mask[bit / 64] >> (bit % 64)) & 1U) != 0) tokens.push_back(token);
     }
     CHECK(!tokens.empty(), "nothing may follow '", reply, "', though it was accepted");
     const std::int32_t token = tokens[draw % tokens.size()];

@@ -18,7 +18,9 @@ struct ConstraintSpec {
     kJsonSchema,  // documents of the JSON Schema `text`
     kRegex,       // texts that the regular expression `text` matches as a whole
     kChoice,      // one of the texts of `text`, a JSON array of strings, none empty
-    kToolCalls,   // calls of tools; `text` is the JSON of tool_calls below
+    kToolCalls,   // calls of tools and nothing else; `text` is tool_calls_text()
+    // Any text, with calls of tools where it likes: once one has begun, up to its name's quote, it goes on as one.
+    kTextWithToolCalls,
   };
   Kind kind = Kind::kJsonObject;
   std::string text;
@@ -53,7 +55,8 @@ struct ToolSyntax {
   std::int32_t most = 1;
   struct Tool {
     std::string name;
-    std::string schema;  // of the arguments, JSON
+    std::string schema;    // of the arguments, JSON
+    bool lenient = false;  // a schema that can't be kept is any JSON object, not an error
   };
   std::vector<Tool> tools;
 };
