@@ -46,9 +46,9 @@ Result<Piece> add_call(SyntaxBuilder& builder, const SchemaJson& syntax, const s
     if (!arguments.ok()) return arguments.error();
     const std::string begin = concat(syntax["before"].get<std::string>(), "{\"name\": ", tool["name"].dump(), ", ",
                                      syntax["arguments_key"].dump(), ": ");
-    ways.push_back(builder.sequence({builder.text(std::string_view(begin).substr(head.size())),
-                                     builder.call(arguments.value()), builder.text("}"),
-                                     builder.text(syntax["after"].get<std::string>())}));
+    ways.push_back(
+        builder.sequence({builder.text(std::string_view(begin).substr(head.size())), builder.call(arguments.value()),
+                          builder.text("}"), builder.text(syntax["after"].get<std::string>())}));
   }
   return builder.any_of(ways);
 }
