@@ -3,14 +3,18 @@
 #include <atomic>
 #include <charconv>
 #include <chrono>
+#include <condition_variable>
 #include <cstdio>
+#include <limits>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "multiverse/engine/engine.h"
+#include "multiverse/engine/step_trace.h"
 #include "multiverse/model/torch_executor.h"
 
 #include "commands/bench.h"
@@ -21,26 +25,31 @@ namespace {
 
 constexpr const char* kHelp = R"(Usage: multiverse bench prefill [options]
 
-Streams that decode, first alone, then beside one long prompt: the time between a stream's tokens as its reader sees it,
-median and 99th percentile, and the second beside the first. By how far the prompt was, since each of its tokens costs more
-the more stand before it.
+Streams that decode, alone and beside one long prompt, in turns: the time between a stream's tokens as its reader sees it,
+median and 99th percentile, and the second beside the first. Each turn begins with new streams and ends when each of them
+has so many tokens, so the streams' own contexts are the same in both. The prompt goes on in each turn where the one
+before left it (its pages are found again): each of its tokens costs more the more stand before it.
 
   --model DIR      default: the tiny shape with 131,072 positions and random weights (configs/shapes/tiny-long)
   --streams N      default 16
   --context N      tokens of each stream's prompt (default 512)
+  --tokens N       that each stream draws in a turn (default 200)
+  --rounds N       of two turns each (default 8)
   --prompt N       tokens of the long one (default 100000)
   --head N         of these, computed before the streams begin (default 0)
-  --seconds N      that the long prompt may take (default 120); what is left then is told
   --stretch X      prefill_stretch of the engine (default 2; 0: none)
   --threads N      default: all cores
+  --trace FILE     writes each step, as `multiverse serve --trace-file` does
 )";
 
 constexpr std::int64_t kCacheBytes = std::int64_t{3} << 29;
-constexpr std::int64_t kDepths = 5;  // lines of the table
+constexpr std::int64_t kTraceBytes = std::int64_t{1} << 30;
+constexpr std::int32_t kWarmTokens = 8;  // of each stream, before a turn's gaps count
 
 struct Options {
   TorchExecutorOptions executor;
-  std::int32_t streams = 16, context = 512, prompt = 100'000, head = 0, seconds = 120, stretch = 2;
+  std::int32_t streams = 16, context = 512, tokens = 200, rounds = 8, prompt = 100'000, head = 0, stretch = 2;
+  std::string trace;
 };
 
 Result<Options> parse(std::span<const std::string_view> args) {
@@ -49,18 +58,21 @@ Result<Options> parse(std::span<const std::string_view> args) {
   options.executor.random_weights = true;
   options.executor.kv_cache_bytes = kCacheBytes;
   const std::pair<std::string_view, std::int32_t*> numbers[] = {
-      {"--streams", &options.streams},         {"--context", &options.context},
-      {"--prompt", &options.prompt},           {"--head", &options.head},
-      {"--seconds", &options.seconds},         {"--stretch", &options.stretch},
-      {"--threads", &options.executor.threads}};
+      {"--streams", &options.streams}, {"--context", &options.context},         {"--tokens", &options.tokens},
+      {"--rounds", &options.rounds},   {"--prompt", &options.prompt},           {"--head", &options.head},
+      {"--stretch", &options.stretch}, {"--threads", &options.executor.threads}};
   for (std::size_t i = 0; i < args.size(); i += 2) {
     const auto known = std::find_if(std::begin(numbers), std::end(numbers),
                                     [&](const auto& number) { return number.first == args[i]; });
-    if (known == std::end(numbers) && args[i] != "--model") {
+    if (known == std::end(numbers) && args[i] != "--model" && args[i] != "--trace") {
       return invalid_argument(concat("unknown option ", args[i], "; see multiverse bench prefill --help"));
     }
     if (i + 1 == args.size()) return invalid_argument(concat(args[i], " needs a value"));
     const std::string_view value = args[i + 1];
+    if (args[i] == "--trace") {
+      options.trace = value;
+      continue;
+    }
     if (args[i] == "--model") {
       options.executor.model_dir = value;
       options.executor.random_weights = false;
@@ -73,63 +85,16 @@ Result<Options> parse(std::span<const std::string_view> args) {
       return invalid_argument(concat(args[i], " is '", value, "'; it takes a number from 0 to ", kMost));
     }
   }
-  if (options.streams < 1 || options.context < 1 || options.prompt < 1 || options.head >= options.prompt) {
-    return invalid_argument("--streams, --context and --prompt are at least 1, --head is less than --prompt");
+  const std::int32_t least =
+      std::min({options.streams, options.context, options.tokens, options.rounds, options.prompt});
+  if (least < 1 || options.head >= options.prompt) {
+    return invalid_argument(
+        "--streams, --context, --tokens, --rounds and --prompt are at least 1, --head is less than --prompt");
   }
   return options;
 }
 
 using SteadyTime = std::chrono::steady_clock::time_point;
-
-struct Gap {
-  double ms = 0.0;
-  std::int64_t prompt_tokens = 0;  // of the long prompt that were computed when it ended
-};
-
-// Prompt tokens computed so far: rows that drew nothing. Right to a step, which is enough to tell depths apart.
-std::int64_t prompt_rows(const EngineStats& stats) {
-  return static_cast<std::int64_t>(stats.step_rows.sum) - stats.generation_tokens_total;
-}
-
-// A stream's reader, on a thread of its own: the time between two tokens.
-class Reader {
- public:
-  Reader(const Engine& engine, std::unique_ptr<RequestStream> stream)
-      : engine_(engine), stream_(std::move(stream)), thread_([this] { read(); }) {}
-  ~Reader() {
-    stop_ = true;
-    thread_.join();
-  }
-  std::int64_t tokens() const { return tokens_; }
-  // Gaps that end from now on are kept.
-  void start(std::vector<Gap>& gaps) { gaps_ = &gaps; }
-  void pause() { gaps_ = nullptr; }
-
- private:
-  void read() {
-    std::vector<Event> events;
-    SteadyTime last = std::chrono::steady_clock::now();
-    while (!stop_ && stream_->wait(std::chrono::milliseconds(100), events)) {
-      const bool token = std::any_of(events.begin(), events.end(),
-                                     [](const Event& event) { return std::holds_alternative<TokenEvent>(event); });
-      events.clear();
-      if (!token) continue;
-      const SteadyTime now = std::chrono::steady_clock::now();
-      if (std::vector<Gap>* gaps = gaps_; gaps != nullptr && tokens_ > 0) {
-        gaps->push_back({std::chrono::duration<double, std::milli>(now - last).count(), prompt_rows(engine_.stats())});
-      }
-      last = now;
-      ++tokens_;
-    }
-  }
-
-  const Engine& engine_;
-  const std::unique_ptr<RequestStream> stream_;
-  std::atomic<std::vector<Gap>*> gaps_ = nullptr;  // this thread's alone to write while set
-  std::atomic<std::int64_t> tokens_ = 0;
-  std::atomic<bool> stop_ = false;
-  std::thread thread_;  // last: it uses all of the above
-};
 
 GenerateRequest request_of(std::int32_t tokens, std::int32_t salt, std::int32_t max_tokens, std::int32_t vocabulary) {
   GenerateRequest request;
@@ -141,19 +106,94 @@ GenerateRequest request_of(std::int32_t tokens, std::int32_t salt, std::int32_t 
   return request;
 }
 
-// Until the request's first token, or the time is over; whether it came.
-bool await_token(RequestStream& stream, std::int32_t seconds) {
-  const SteadyTime until = std::chrono::steady_clock::now() + std::chrono::seconds(seconds);
-  std::vector<Event> events;
-  while (std::chrono::steady_clock::now() < until) {
-    if (!stream.wait(std::chrono::milliseconds(100), events)) return true;
-    for (const Event& event : events) {
-      if (std::holds_alternative<TokenEvent>(event)) return true;
+// The streams of one turn, and a thread that reads them all, as the server's DeliveryLoop does.
+class Readers {
+ public:
+  explicit Readers(std::vector<std::unique_ptr<RequestStream>> streams) : streams_(streams.size()) {
+    for (std::size_t i = 0; i < streams.size(); ++i) {
+      streams_[i].events = std::move(streams[i]);
+      streams_[i].events->notify([this, i] {
+        const std::lock_guard lock(mutex_);
+        ready_.push_back(i);
+        wake_.notify_one();
+      });
     }
-    events.clear();
+    thread_ = std::thread([this] { read(); });
   }
-  return false;
-}
+  ~Readers() {
+    {
+      const std::lock_guard lock(mutex_);
+      stop_ = true;
+      wake_.notify_one();
+    }
+    thread_.join();
+    for (Stream& stream : streams_) stream.events->notify({});
+  }
+  // Until each stream has drawn so many tokens.
+  void await_tokens(std::int64_t tokens) const {
+    const auto has = [&](const Stream& stream) { return stream.tokens >= tokens; };
+    while (!std::all_of(streams_.begin(), streams_.end(), has)) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    }
+  }
+  // The gaps, in milliseconds, of each stream's next `most` tokens.
+  void start(std::int32_t most) { most_ = most; }
+  bool done() const {
+    const auto enough = [&](const Stream& stream) { return stream.counted >= most_; };
+    return std::all_of(streams_.begin(), streams_.end(), enough);
+  }
+  std::vector<double> gaps() const {  // once done()
+    std::vector<double> all;
+    for (const Stream& stream : streams_) all.insert(all.end(), stream.gaps.begin(), stream.gaps.end());
+    return all;
+  }
+
+ private:
+  struct Stream {
+    std::unique_ptr<RequestStream> events;
+    SteadyTime last;
+    std::vector<double> gaps;               // the reader's until `counted` is all
+    std::atomic<std::int64_t> counted = 0;  // gaps
+    std::atomic<std::int64_t> tokens = 0;
+  };
+
+  void read() {
+    std::vector<std::size_t> ready;
+    for (;;) {
+      {
+        std::unique_lock lock(mutex_);
+        wake_.wait(lock, [this] { return stop_ || !ready_.empty(); });
+        if (stop_) return;
+        ready.swap(ready_);
+      }
+      for (const std::size_t i : ready) read(streams_[i]);
+      ready.clear();
+    }
+  }
+  void read(Stream& stream) {
+    events_.clear();
+    stream.events->wait(Nanoseconds{0}, events_);
+    const bool token = std::any_of(events_.begin(), events_.end(),
+                                   [](const Event& event) { return std::holds_alternative<TokenEvent>(event); });
+    if (!token) return;
+    const SteadyTime now = std::chrono::steady_clock::now();
+    if (stream.tokens > 0 && stream.counted < most_) {
+      stream.gaps.push_back(std::chrono::duration<double, std::milli>(now - stream.last).count());
+      ++stream.counted;
+    }
+    stream.last = now;
+    ++stream.tokens;
+  }
+
+  std::vector<Stream> streams_;
+  std::atomic<std::int64_t> most_ = 0;
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::vector<std::size_t> ready_;  // streams with events
+  bool stop_ = false;
+  std::vector<Event> events_;  // the thread's
+  std::thread thread_;
+};
 
 double quantile(std::vector<double> values, double share) {
   if (values.empty()) return 0.0;
@@ -162,12 +202,13 @@ double quantile(std::vector<double> values, double share) {
   return values[index];
 }
 
-void print(const std::string& what, const std::vector<double>& gaps, double quiet_p99) {
-  const double p99 = quantile(gaps, 0.99);
-  std::printf("  %-34s %7zu gaps   median %8.2f ms   p99 %8.2f ms", what.c_str(), gaps.size(), quantile(gaps, 0.5),
-              p99);
-  if (quiet_p99 > 0.0) std::printf("   x %.2f   wanted <= 2", p99 / quiet_p99);
-  std::puts("");
+void print(const std::string& what, const std::vector<double>& alone, const std::vector<double>& beside,
+           double tokens_a_second) {
+  const auto median = [](const std::vector<double>& gaps) { return quantile(gaps, 0.5); };
+  const auto p99 = [](const std::vector<double>& gaps) { return quantile(gaps, 0.99); };
+  std::printf("  %-24s alone %7.2f, %7.2f ms   beside %7.2f, %7.2f ms   x %.2f, %.2f   %6.0f tokens/s\n", what.c_str(),
+              median(alone), p99(alone), median(beside), p99(beside), median(beside) / median(alone),
+              p99(beside) / p99(alone), tokens_a_second);
   std::fflush(stdout);
 }
 
@@ -177,94 +218,84 @@ class PrefillBench {
 
   Status run() {
     if (Status done = compute_head(); !done.ok()) return done;
-    const std::int64_t rest = options_.prompt - options_.head;
-    std::vector<std::vector<Gap>> quiet(streams()), beside(streams());
-    if (Status done = start_readers(); !done.ok()) return done;
-    std::printf("%d streams over %d tokens each\n", options_.streams, options_.context);
-    collect(quiet, [] { std::this_thread::sleep_for(std::chrono::seconds(5)); });
-    std::vector<double> gaps;
-    for (const auto& stream : quiet) {
-      for (const Gap& gap : stream) gaps.push_back(gap.ms);
+    std::printf("%d streams over %d to %d tokens each; medians, 99th percentiles; wanted: at most x 2\n",
+                options_.streams, options_.context, options_.context + options_.tokens);
+    std::vector<double> alone, beside;
+    const std::int64_t begin = progress_;
+    for (std::int32_t round = 0; round < options_.rounds && progress_ < options_.prompt; ++round) {
+      auto quiet = turn(false);
+      if (!quiet.ok()) return quiet.error();
+      const std::int64_t before = progress_;
+      const double seconds = seconds_;
+      auto busy = turn(true);
+      if (!busy.ok()) return busy.error();
+      print(concat("its tokens ", before, " to ", progress_), quiet.value(), busy.value(),
+            static_cast<double>(progress_ - before) / (seconds_ - seconds));
+      alone.insert(alone.end(), quiet.value().begin(), quiet.value().end());
+      beside.insert(beside.end(), busy.value().begin(), busy.value().end());
     }
-    const double quiet_p99 = quantile(gaps, 0.99);
-    print("alone", gaps, 0.0);
-    const std::int64_t before = prompt_rows(engine_.stats());
-    auto prompt = engine_.submit(request_of(options_.prompt, 0, 1, engine_.executor_info().vocab_size));
-    if (!prompt.ok()) return prompt.error();
-    const SteadyTime begin = std::chrono::steady_clock::now();
-    bool done = false;
-    collect(beside, [&] { done = await_token(*prompt.value(), options_.seconds); });
-    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
-    const std::int64_t computed = done ? rest : prompt_rows(engine_.stats()) - before;
-    print_depths(beside, before, computed, quiet_p99);
-    std::printf("  %lld of %lld prompt tokens in %.1f s%s\n", static_cast<long long>(computed),
-                static_cast<long long>(rest), took.count(), done ? "" : "; the time was over");
+    print("all", alone, beside, static_cast<double>(progress_ - begin) / seconds_);
     return ok_status();
   }
 
  private:
-  std::size_t streams() const { return static_cast<std::size_t>(options_.streams); }
-
   Status compute_head() {
     if (options_.head == 0) return ok_status();
     auto head = engine_.submit(request_of(options_.head, 0, 1, engine_.executor_info().vocab_size));
     if (!head.ok()) return head.error();
     const SteadyTime begin = std::chrono::steady_clock::now();
-    await_token(*head.value(), std::numeric_limits<std::int32_t>::max());
+    std::vector<Event> events;
+    while (head.value()->wait(std::chrono::seconds(1), events)) events.clear();
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
     std::printf("the first %d tokens of the prompt, with nothing beside: %.1f s\n", options_.head, took.count());
+    progress_ = options_.head;
     return ok_status();
   }
 
-  Status start_readers() {
-    const std::int32_t most = engine_.config().max_model_len - options_.context - 1;
+  // The streams' gaps.
+  Result<std::vector<double>> turn(bool with_prompt) {
+    std::vector<std::unique_ptr<RequestStream>> streams;
+    const std::int32_t vocabulary = engine_.executor_info().vocab_size;
     for (std::int32_t stream = 1; stream <= options_.streams; ++stream) {
-      auto started = engine_.submit(request_of(options_.context, stream, most, engine_.executor_info().vocab_size));
+      // More tokens than a turn counts: none ends before the last has them.
+      auto started = engine_.submit(request_of(options_.context, stream, 2 * options_.tokens + 1000, vocabulary));
       if (!started.ok()) return started.error();
-      readers_.push_back(std::make_unique<Reader>(engine_, std::move(started).value()));
+      streams.push_back(std::move(started).value());
     }
-    // Past their prompts.
-    const auto decodes = [](const auto& reader) { return reader->tokens() > 20; };
-    while (!std::all_of(readers_.begin(), readers_.end(), decodes)) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    Readers readers(std::move(streams));
+    readers.await_tokens(kWarmTokens);
+    const std::int64_t before = prompt_rows();
+    std::unique_ptr<RequestStream> prompt;
+    if (with_prompt) {
+      auto started = engine_.submit(request_of(options_.prompt, 0, 1, vocabulary));
+      if (!started.ok()) return started.error();
+      prompt = std::move(started).value();
     }
-    return ok_status();
+    const SteadyTime begin = std::chrono::steady_clock::now();
+    readers.start(options_.tokens);
+    std::vector<Event> events;
+    bool ended = false;
+    while (!readers.done()) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+      ended = ended || (prompt != nullptr && !prompt->wait(Nanoseconds{0}, events));
+    }
+    if (with_prompt) {
+      seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+      progress_ = ended ? options_.prompt : progress_ + prompt_rows() - before;
+    }
+    return readers.gaps();
   }
 
-  template <class Work>
-  void collect(std::vector<std::vector<Gap>>& gaps, const Work& work) {
-    for (std::size_t i = 0; i < readers_.size(); ++i) readers_[i]->start(gaps[i]);
-    work();
-    for (const auto& reader : readers_) reader->pause();
-    // A reader that was just adding a gap has done so by its next token.
-    for (const auto& reader : readers_) {
-      const std::int64_t tokens = reader->tokens();
-      while (reader->tokens() == tokens) std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    }
-  }
-
-  void print_depths(const std::vector<std::vector<Gap>>& beside, std::int64_t before, std::int64_t computed,
-                    double quiet_p99) const {
-    std::vector<double> all;
-    std::vector<std::vector<double>> by_depth(kDepths);
-    const std::int64_t part = std::max<std::int64_t>(1, (computed + kDepths - 1) / kDepths);
-    for (const auto& stream : beside) {
-      for (const Gap& gap : stream) {
-        all.push_back(gap.ms);
-        const std::int64_t depth = std::clamp<std::int64_t>((gap.prompt_tokens - before) / part, 0, kDepths - 1);
-        by_depth[static_cast<std::size_t>(depth)].push_back(gap.ms);
-      }
-    }
-    print("beside the prompt", all, quiet_p99);
-    for (std::int64_t depth = 0; depth < kDepths; ++depth) {
-      print(concat("  its tokens ", options_.head + depth * part, " to ", options_.head + (depth + 1) * part),
-            by_depth[static_cast<std::size_t>(depth)], quiet_p99);
-    }
+  // Prompt tokens computed so far: rows that drew nothing. Right to a step.
+  std::int64_t prompt_rows() const {
+    const EngineStats stats = engine_.stats();
+    return static_cast<std::int64_t>(stats.step_rows.sum) - stats.generation_tokens_total;
   }
 
   Engine& engine_;
   const Options& options_;
-  std::vector<std::unique_ptr<Reader>> readers_;
+  std::int64_t progress_ = 0;  // tokens of the long prompt that are computed
+  double seconds_ = 0.0;       // of turns with it
 };
 
 Status bench(const Options& options) {
@@ -272,6 +303,11 @@ Status bench(const Options& options) {
   if (!executor.ok()) return executor.error();
   EngineConfig config;
   config.prefill_stretch = options.stretch;
+  if (!options.trace.empty()) {
+    auto trace = StepTrace::open(options.trace, kTraceBytes);
+    if (!trace.ok()) return trace.error();
+    config.trace = std::move(trace).value();
+  }
   const std::unique_ptr<Engine> engine = Engine::start(std::move(executor).value(), std::nullopt, config);
   return PrefillBench(*engine, options).run();
 }
