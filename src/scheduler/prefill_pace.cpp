@@ -1,7 +1,7 @@
 #include "multiverse/scheduler/prefill_pace.h"
 
 #include <algorithm>
-#include <cmath>
+#include <array>
 #include <cstdlib>
 
 namespace multiverse {
@@ -9,48 +9,67 @@ namespace {
 
 // Aims below the stretch that is allowed: times scatter.
 constexpr double kMargin = 0.8;
-// Weight of what was measured last.
-constexpr double kNew = 0.5;
+// A step's weight against that of the step after it, in what is learnt of the tokens' cost.
+constexpr double kOlder = 15.0 / 16.0;
+// A chunk against the one before it, at most.
+constexpr double kGrowth = 1.25;
 
 bool alike(std::int32_t rows, std::int32_t others) {
   return 4 * std::abs(rows - others) <= others;
 }
 
-double mixed(double old, double measured) {
-  return old > 0.0 ? (1.0 - kNew) * old + kNew * measured : measured;
-}
-
 }  // namespace
 
-bool PrefillPace::wants_probe(std::int32_t decoding) const {
-  if (quiet_ <= 0.0 || steps_since_probe_ >= kProbeEvery) return true;
-  return steps_since_probe_ >= kProbeAtMost && !alike(decoding, quiet_rows_);
+bool PrefillPace::wants_probe(std::int32_t decoding_rows) const {
+  if (probes_.empty() || steps_since_probe_ >= kProbeEvery) return true;
+  return steps_since_probe_ >= kProbeAtMost && (probes_.size() < kProbes || !alike(decoding_rows, probes_.back().rows));
 }
 
-std::int32_t PrefillPace::budget(std::int32_t decoding) const {
-  if (stretch_ <= 1.0 || decoding == 0 || clock_stands_) return most_;
-  if (wants_probe(decoding)) return 0;
-  // As many as decode, before anything is known of them; never more than twice as many as before: one step that was
-  // fast by chance must not let a slow one in.
-  const double allowed = kMargin * (stretch_ - 1.0) * quiet_;
-  const double affordable = token_cost_ > 0.0 ? allowed / token_cost_ : static_cast<double>(decoding);
-  const double grown = 2.0 * std::max(last_, decoding);
-  return std::clamp(static_cast<std::int32_t>(std::min({affordable, grown, static_cast<double>(most_)})), 1, most_);
+double PrefillPace::measure(std::int32_t decoding_rows) const {
+  std::array<double, kProbes> times{};
+  const auto end = std::transform(probes_.begin(), probes_.end(), times.begin(), [&](const Probe& probe) {
+    return probe.time * std::min(1.0, static_cast<double>(decoding_rows) / probe.rows);
+  });
+  const auto middle = times.begin() + (end - times.begin()) / 2;
+  std::nth_element(times.begin(), middle, end);
+  return *middle;
 }
 
-void PrefillPace::after_step(std::int32_t decoding, std::int32_t prompt_tokens, Nanoseconds took) {
+double PrefillPace::token_cost() const {
+  return tokens_ > 0.0 ? std::max(excess_, 1.0) / tokens_ : 0.0;
+}
+
+std::int32_t PrefillPace::budget(const PrefillLoad& load) const {
+  if (stretch_ <= 1.0 || load.decoding_rows == 0 || clock_stands_) return most_;
+  if (wants_probe(load.decoding_rows)) return 0;
+  const double crowd = static_cast<double>(load.prefilling) / static_cast<double>(std::max(load.decoding, 1));
+  const double allowed = kMargin * std::max(stretch_ - 1.0, crowd) * measure(load.decoding_rows);
+  // As many as decode, before anything is known of them.
+  const double cost = token_cost();
+  const double affordable = cost > 0.0 ? std::min(allowed / cost, kGrowth * last_ + 1.0) : load.decoding_rows;
+  return std::clamp(static_cast<std::int32_t>(std::min(affordable, static_cast<double>(most_))), 1, most_);
+}
+
+void PrefillPace::after_step(std::int32_t decoding_rows, std::int32_t prompt_tokens, Nanoseconds took) {
   clock_stands_ = took.count() <= 0;
-  if (clock_stands_ || decoding == 0) return;
+  if (clock_stands_ || decoding_rows == 0) return;
   const auto time = static_cast<double>(took.count());
   if (prompt_tokens == 0) {
-    quiet_ = alike(decoding, quiet_rows_) ? mixed(quiet_, time) : time;
-    quiet_rows_ = decoding;
+    probes_.push_back({decoding_rows, time});
+    if (probes_.size() > kProbes) probes_.pop_front();
     steps_since_probe_ = 0;
     return;
   }
   ++steps_since_probe_;
   last_ = prompt_tokens;
-  if (quiet_ > 0.0) token_cost_ = mixed(token_cost_, std::max(time - quiet_, 1.0) / prompt_tokens);
+  if (probes_.empty()) return;
+  const double quiet = measure(decoding_rows);
+  double excess = time - quiet;
+  if (const double expected = token_cost() * prompt_tokens; expected > 0.0) {
+    excess = std::min(excess, kClip * std::max(expected, quiet));
+  }
+  excess_ = kOlder * excess_ + excess;
+  tokens_ = kOlder * tokens_ + prompt_tokens;
 }
 
 }  // namespace multiverse

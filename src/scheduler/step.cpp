@@ -27,29 +27,28 @@ void Scheduler::plan() {
   reserve();
 }
 
-void Scheduler::select() {
-  const std::int32_t paced = pace_.budget(decoding_);
-  select_within({config_.max_rows, paced});
-  const auto decodes = [](const RowDemand& demand) { return demand.decode > 0; };
-  if (paced == config_.max_prefill_tokens || std::any_of(demands_.begin(), demands_.end(), decodes)) return;
-  // What decoded in the step before has ended: there is nothing to spare.
-  select_within({config_.max_rows, config_.max_prefill_tokens});
-}
-
 // All that the requests could compute, where that is not too much; else each gets its share of the rows.
-void Scheduler::select_within(const StepBudget& most) {
+void Scheduler::select() {
   budgets_.assign(running_.size(), kUnlimited);
-  if (take_runs(most)) return;
-  share_rows(demands_, most, config_.sharing, counters_.steps, budgets_);
-  take_runs(most);
+  const StepBudget all = take_runs();
+  const std::int32_t paced = pace_.budget(load());
+  if (all.rows <= config_.max_rows && all.prefill_rows <= paced) return;
+  const std::vector<RowDemand> wanted = demands_;
+  const auto take_shares = [&](std::int32_t prefill_rows) {
+    share_rows(wanted, {config_.max_rows, prefill_rows}, config_.sharing, counters_.steps, budgets_);
+    take_runs();
+  };
+  take_shares(paced);
+  // What was to decode sees the prompts themselves: it waits for them, and there is nothing to spare.
+  if (paced < config_.max_prefill_tokens && load().decoding_rows == 0) take_shares(config_.max_prefill_tokens);
 }
 
-// Fills runs_ by budgets_, and demands_ with what they hold; whether they are within `most`.
-bool Scheduler::take_runs(const StepBudget& most) {
+// Fills runs_ by budgets_, and demands_ with what they hold; the sum of these.
+StepBudget Scheduler::take_runs() {
   for (const PlannedRun& run : runs_) run.request->segment(run.segment).planned = 0;
   runs_.clear();
   demands_.clear();
-  std::int64_t rows = 0, prefill_rows = 0;
+  StepBudget taken;
   for (std::size_t i = 0; i < running_.size(); ++i) {
     RequestTree& tree = *running_[i]->tree;
     for (std::int32_t sample = 0; sample < tree.request().n; ++sample) tree.start_waiting(sample, config_.max_rows);
@@ -58,10 +57,20 @@ bool Scheduler::take_runs(const StepBudget& most) {
     const std::int32_t prefill = budgets_[i].prefill_rows - left.prefill_rows;
     const std::int32_t all = budgets_[i].rows - left.rows;
     demands_.push_back({all - prefill, prefill, tokens_generated(tree)});
-    rows += all;
-    prefill_rows += prefill;
+    taken.rows += all;
+    taken.prefill_rows += prefill;
   }
-  return rows <= most.rows && prefill_rows <= most.prefill_rows;
+  return taken;
+}
+
+PrefillLoad Scheduler::load() const {
+  PrefillLoad load;
+  for (const RowDemand& demand : demands_) {
+    load.decoding_rows += demand.decode;
+    if (demand.decode > 0) ++load.decoding;
+    if (demand.prefill > 0) ++load.prefilling;
+  }
+  return load;
 }
 
 std::int32_t Scheduler::pages_wanted() const {
@@ -119,12 +128,8 @@ bool Scheduler::execute() {
   const Nanoseconds took = clock_.now() - begin;
   counters_.execution += took;
   std::int32_t prefill = 0;
-  decoding_ = 0;
-  for (const RowDemand& demand : demands_) {
-    prefill += demand.prefill;
-    decoding_ += demand.decode;
-  }
-  pace_.after_step(decoding_, prefill, took);
+  for (const RowDemand& demand : demands_) prefill += demand.prefill;
+  pace_.after_step(load().decoding_rows, prefill, took);
   CHECK(result_.samples.size() == plan_.samples.size(), "the executor answered ", result_.samples.size(), " of ",
         plan_.samples.size(), " samples");
   return true;

@@ -165,7 +165,6 @@ Dialect random_dialect(std::mt19937_64& random) {
 }
 
 TEST(RandomPrograms, EveryTokenIsExplainedByTheTextBeforeIt) {
-  const ManualClock clock;
   Programs programs(0.6);
   std::int64_t forks = 0, widest = 0, deepest = 0, preemptions = 0, hits = 0;
   while (programs.next()) {
@@ -182,6 +181,13 @@ TEST(RandomPrograms, EveryTokenIsExplainedByTheTextBeforeIt) {
     // From barely enough for one request to ample.
     FakeExecutor executor(20 + static_cast<std::int32_t>(random() % (random() % 2 == 0 ? 60 : 2000)), policy);
     if (random() % 8 == 0) config.tree.max_model_len = 300;
+    ManualClock clock;
+    // Half of them take time, by which prompts are paced: as long as it has rows, and as chance will have it.
+    if (random() % 2 == 0) {
+      executor.before_step = [&clock, times = std::mt19937_64(random())](const StepPlan& plan) mutable {
+        clock.time += Nanoseconds(1 + static_cast<std::int64_t>(times() % 1000 * plan.rows.size()));
+      };
+    }
     Scheduler scheduler(executor, &dialect, config, clock);
     std::map<RequestId, GenerateRequest> requests;
     for (RequestId id = 1; id <= 1 + random() % 5; ++id) {
@@ -251,6 +257,7 @@ TEST(RandomPrograms, GoOnFromAnyPlaceOfAGeneratedText) {
 TEST(RandomPrograms, CancelsAndCutsTouchNoOtherRequest) {
   const ManualClock clock;
   Programs programs(0.2);
+  std::int64_t preemptions = 0;
   while (programs.next()) {
     SCOPED_TRACE(programs.to_repeat());
     std::mt19937_64 random(programs.seed());
@@ -277,7 +284,9 @@ TEST(RandomPrograms, CancelsAndCutsTouchNoOtherRequest) {
       }
     }
     EXPECT_EQ(scheduler.pages().referenced, 0);
+    preemptions += scheduler.counters().preemptions;
   }
+  programs.print(std::to_string(preemptions) + " preemptions");
 }
 
 }  // namespace

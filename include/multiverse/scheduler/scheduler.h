@@ -33,8 +33,8 @@ struct GrowthReserve {
 struct SchedulerConfig {
   std::int32_t max_rows = 512;
   std::int32_t max_prefill_tokens = 256;
-  // A step that computes prompts takes at most so many times what it would take without, where branches decode in it;
-  // see PrefillPace. 0: whatever max_prefill_tokens take.
+  // A step that computes prompts takes at most so many times what it would take without, where branches decode in it
+  // and no more requests have prompts than decode; see PrefillPace. 0: whatever max_prefill_tokens take.
   double prefill_stretch = 2.0;
   bool prefix_cache = true;
   TreeOptions tree;
@@ -156,8 +156,8 @@ class Scheduler {
   void stop_waiting(Entry& entry);
 
   void select();
-  void select_within(const StepBudget& most);
-  bool take_runs(const StepBudget& most);
+  StepBudget take_runs();
+  PrefillLoad load() const;
   std::int32_t pages_wanted() const;
   void reserve();
   bool take_pages(const PlannedRun& run);
@@ -193,7 +193,6 @@ class Scheduler {
   std::vector<StepBudget> budgets_;
   std::vector<PlannedSample> planned_samples_;
   PrefillPace pace_;
-  std::int32_t decoding_ = 0;  // rows of the step before that were no prompt's
   Planner planner_;
   StepPlan plan_;
   StepResult result_;
