@@ -18,13 +18,14 @@ class ServerError(Exception):
 
 
 class LocalServer:
-    """Ready once constructed; a context manager that stops it. `log` takes its standard error."""
+    """Ready once constructed; a context manager that stops it. `log` takes its standard error. `command`: another server, which says
+    that it is ready as ours does."""
 
-    def __init__(self, log: Path, *options: str, model: Path = TINY, binary: Path = BINARY):
-        if not binary.exists():
+    def __init__(self, log: Path, *options: str, model: Path = TINY, binary: Path = BINARY, command: list[str] | None = None):
+        if command is None and not binary.exists():
             raise ServerError(f"{binary} is not built; scripts/build release multiverse builds it")
         log.parent.mkdir(parents=True, exist_ok=True)
-        command = [str(binary), "serve", "--model", str(model), "--port", "0", *options]
+        command = command or [str(binary), "serve", "--model", str(model), "--port", "0", *options]
         with open(log, "w") as errors:
             self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
         ready = _READY.search(self.process.stdout.readline())
