@@ -1,5 +1,5 @@
-"""Step times of this machine for scripts/simulate_fleet: runs `multiverse bench decode` for several row counts and writes them as JSON,
-with least, median and most of the repeats, the machine, its load and the commit.
+"""Step times of this machine for scripts/simulate_fleet: runs `multiverse bench decode` for several row counts, and for a prompt whose
+prefill it times, and writes them as JSON, with least, median and most of the repeats, the machine, its load and the commit.
 
   scripts/measure_steps --rows 1,8,64 --out steps.json [-- options of bench decode, such as --model DIR]"""
 
@@ -19,37 +19,43 @@ from measure.local_server import BINARY
 from measure.loadtest import numbers
 
 _STEP = re.compile(r"([\d.]+) ms a step")
+# A prompt's last rows are computed in the step that opens the first fork's paths; a short prompt has no others.
+_PREFILL = re.compile(r"prefill ([\d.]+) ms .* fork: \d+ rows, ([\d.]+) ms")
 
 
 class BenchError(Exception):
     pass
 
 
-def step_ms(binary: Path, rows: int, options: list[str]) -> float:
-    command = [str(binary), "bench", "decode", "--rows", str(rows), *options]
+def bench_ms(binary: Path, wanted: re.Pattern[str], options: list[str]) -> float:
+    command = [str(binary), "bench", "decode", *options]
     try:
         done = subprocess.run(command, capture_output=True, text=True)
     except OSError as error:
         raise BenchError(f"{binary}: {error}; scripts/build release multiverse builds it") from error
-    found = _STEP.search(done.stdout)
+    found = wanted.search(done.stdout)
     if done.returncode or not found:
-        raise BenchError(f"`{' '.join(command)}` ended with {done.returncode} and no step time:\n{(done.stdout + done.stderr)[-1000:]}")
-    return float(found[1])
+        raise BenchError(f"`{' '.join(command)}` ended with {done.returncode} and no time:\n{(done.stdout + done.stderr)[-1000:]}")
+    return sum(map(float, found.groups()))
 
 
-def measure(binary: Path, rows: list[int], repeats: int, options: list[str]) -> dict:
+def measure(binary: Path, rows: list[int], repeats: int, options: list[str], prompt: int = 256) -> dict:
     """Row counts in turn, all of them `repeats` times, so that a slow minute of the machine doesn't fall on one of them."""
     times: dict[int, list[float]] = {count: [] for count in rows}
+    prefill = []
     load = os.getloadavg()[0]
     for _ in range(repeats):
         for count in rows:
-            times[count].append(step_ms(binary, count, options))
+            times[count].append(bench_ms(binary, _STEP, ["--rows", str(count), *options]))
+        prefill.append(bench_ms(binary, _PREFILL, ["--rows", "2", "--steps", "1", *options, "--shared", "--context", str(prompt)]) / prompt)
     here = about()
     return {
         "rows": rows,
         "ms": [statistics.median(times[count]) for count in rows],
         "least_ms": [min(times[count]) for count in rows],
         "most_ms": [max(times[count]) for count in rows],
+        "prefill_ms_per_token": statistics.median(prefill),
+        "prefill_prompt_tokens": prompt,
         "from": f"multiverse bench decode {' '.join(options)}, {here['machine']}, commit {here['commit']}, {repeats} repeats, load average {load:.1f} before",
     }
 
@@ -60,11 +66,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/measure_steps", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", default="1,2,4,8,16,32,64,128", metavar="LIST")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--prompt", type=int, default=256, help="tokens of the prompt that is prefilled")
     parser.add_argument("--out", type=Path, default=Path("steps.json"))
     parser.add_argument("--binary", type=Path, default=BINARY)
     parsed = parser.parse_args(arguments[: arguments.index("--")] if "--" in arguments else arguments)
     try:
-        result = measure(parsed.binary, sorted(set(numbers(parsed.rows, int))), parsed.repeats, options)
+        result = measure(parsed.binary, sorted(set(numbers(parsed.rows, int))), parsed.repeats, options, parsed.prompt)
     except BenchError as error:
         print(f"measure_steps: {error}", file=sys.stderr)
         return 1

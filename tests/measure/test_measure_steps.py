@@ -21,7 +21,7 @@ def program(tmp_path):
     path.write_text(
         '#!/bin/sh\n[ "$1 $2 $3" = "bench decode --rows" ] || exit 2\n[ "$4" = 13 ] && exit 3\necho "$*" >>"$0.runs"\n'
         'n=$(grep -c -- "--rows $4 " "$0.runs")\necho "weights 19.3 MB; 23 GFLOP/s"\n'
-        'echo "    $4 x 512   apart      $(($4 + n - 1)).000 ms a step     561 tokens/s   floor  3.366 ms"\n'
+        'echo "    $4 x 512   apart      $(($4 + n - 1)).000 ms a step     561 tokens/s   floor  3.366 ms   prefill 40.0 ms (0.0 TFLOP/s)   fork: 20 rows, 11.200 ms"\n'
     )
     path.chmod(0o755)
     return path
@@ -35,7 +35,8 @@ def test_medians_that_the_simulation_takes(program, tmp_path):
     assert (result["rows"], result["least_ms"], result["ms"], result["most_ms"]) == ([1, 8], [1, 8], [2, 9], [3, 10])
     assert "load average" in result["from"] and "--threads 2" in result["from"]
     runs = Path(f"{program}.runs").read_text().splitlines()
-    assert [run.split()[3] for run in runs] == ["1", "8"] * 3
+    assert [run.split()[3] for run in runs] == ["1", "8", "2"] * 3 and "--shared --context 256" in runs[2]
+    assert result["prefill_ms_per_token"] == pytest.approx(0.2)
     times, _ = load_steps(tmp_path / "s.json")
     assert times.step(8) == pytest.approx(0.009)
 
