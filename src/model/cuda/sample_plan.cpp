@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <bit>
+#include <iterator>
 #include <map>
 #include <numeric>
-#include <set>
 
 namespace multiverse {
 namespace {
@@ -26,22 +26,23 @@ std::vector<std::uint32_t> mask_words(std::span<const std::uint64_t> allowed, st
 
 void add_masks(const SampleRequest& request, std::int32_t vocab_size, kernels::cuda::SampleTask& task,
                SamplePlan& out) {
-  std::set<TokenId> banned;
-  for (const TokenId token : request.banned) {
-    if (in(token, vocab_size)) banned.insert(token);
-  }
-  std::int64_t allowed = vocab_size, banned_of_allowed = static_cast<std::int64_t>(banned.size());
+  const auto first = static_cast<std::ptrdiff_t>(out.banned.size());
+  std::copy_if(request.banned.begin(), request.banned.end(), std::back_inserter(out.banned),
+               [&](TokenId token) { return in(token, vocab_size); });
+  std::sort(out.banned.begin() + first, out.banned.end());
+  out.banned.erase(std::unique(out.banned.begin() + first, out.banned.end()), out.banned.end());
+  std::int64_t allowed = vocab_size, banned_of_allowed = static_cast<std::int64_t>(out.banned.size()) - first;
   std::vector<std::uint32_t> words;
   if (!request.allowed.empty()) {
     words = mask_words(request.allowed, vocab_size);
     allowed = 0;
     for (const std::uint32_t word : words) allowed += std::popcount(word);
-    banned_of_allowed = std::count_if(banned.begin(), banned.end(), [&](TokenId token) {
+    banned_of_allowed = std::count_if(out.banned.begin() + first, out.banned.end(), [&](TokenId token) {
       return (words[static_cast<std::size_t>(token) / 32] >> (token % 32) & 1U) != 0;
     });
   }
-  task.banned_begin = static_cast<std::int32_t>(out.banned.size());
-  if (banned_of_allowed < allowed) out.banned.insert(out.banned.end(), banned.begin(), banned.end());
+  if (banned_of_allowed >= allowed) out.banned.resize(static_cast<std::size_t>(first));  // nothing would be left
+  task.banned_begin = static_cast<std::int32_t>(first);
   task.banned_end = static_cast<std::int32_t>(out.banned.size());
   if (words.empty() || allowed == 0) return;
   task.allowed_first = static_cast<std::int32_t>(out.allowed.size());
@@ -100,6 +101,8 @@ kernels::cuda::SampleTask task_of(const SampleRequest& request, std::int32_t voc
 SamplePlan plan_samples(const StepPlan& plan, std::int32_t vocab_size) {
   SamplePlan out;
   out.order.resize(plan.samples.size());
+  out.tasks.reserve(plan.samples.size());
+  out.logit_rows.reserve(plan.samples.size());
   std::iota(out.order.begin(), out.order.end(), 0);
   const auto sample = [&](std::int32_t index) -> const SampleRequest& {
     return plan.samples[static_cast<std::size_t>(index)];
