@@ -2,18 +2,16 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
-#include <limits>
 #include <map>
 #include <string>
-#include <thread>
 #include <utility>
 #include <vector>
 
-#include "multiverse/kernels/elementwise.h"
 #include "multiverse/model/torch_executor.h"
 #include "multiverse/scheduler/scheduler.h"
 
 #include "commands/bench.h"
+#include "commands/bench_floor.h"
 #include "commands/places.h"
 
 namespace multiverse {
@@ -32,6 +30,7 @@ rate that it reaches. Without --rows, a table of cases.
   --rows N         branches that decode at once
   --context N      tokens that each sees
   --shared         all rows are paths of one fork over the same context (default: a request each)
+  --fork           the step that opens --rows paths over a context already computed, beside a plain one of as many rows
   --deterministic  as serve's
   --steps N        steps to measure (default 100)
   --threads N      default: all cores
@@ -43,7 +42,7 @@ struct Options {
   TorchExecutorOptions executor;
   std::string shape;
   std::int32_t rows = 0, context = 512, steps = 100;
-  bool shared = false, all = false;
+  bool shared = false, all = false, fork = false;
 };
 
 struct Case {
@@ -52,10 +51,15 @@ struct Case {
 };
 
 // step, host: medians, in milliseconds a step. host: what a GPU does not work during, so that nothing hides it; 0 on a
-// CPU. prefill: milliseconds to the first draw. fork: of the step that opens the paths, with so many rows.
+// CPU. prefill: milliseconds to the first draw.
 struct Times {
-  double step = 0.0, host = 0.0, prefill = 0.0, fork = 0.0;
-  std::int32_t fork_rows = 0;
+  double step = 0.0, host = 0.0, prefill = 0.0;
+};
+
+// A step that forks: its median in milliseconds, and its rows.
+struct ForkTimes {
+  double step = 0.0;
+  std::int32_t rows = 0;
 };
 
 double median(std::vector<double> values) {
@@ -125,6 +129,10 @@ Result<Options> parse(std::span<const std::string_view> args) {
       options.shared = true;
       continue;
     }
+    if (name == "--fork") {
+      options.fork = options.shared = true;
+      continue;
+    }
     if (name == "--all") {
       options.all = true;
       continue;
@@ -161,69 +169,6 @@ Result<Options> parse(std::span<const std::string_view> args) {
     }
   }
   return options;
-}
-
-std::size_t num_threads() {
-  return std::max(1U, std::thread::hardware_concurrency());
-}
-
-// Runs work(thread) on all cores at once, several times; the seconds of the fastest pass.
-template <class Work>
-double fastest_pass(const Work& work) {
-  double best = std::numeric_limits<double>::infinity();
-  for (int pass = 0; pass < 5; ++pass) {
-    const auto begin = std::chrono::steady_clock::now();
-    std::vector<std::thread> threads;
-    for (std::size_t t = 0; t < num_threads(); ++t) threads.emplace_back([&work, t] { work(t); });
-    for (std::thread& thread : threads) thread.join();
-    best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
-  }
-  return best;
-}
-
-// Bytes a second that all cores together read of a range of so many bytes, over and over: where it fits a cache, that
-// is the cache's rate, as it is for weights that fit.
-double measure_read_rate(double range_bytes) {
-  const auto words = std::max<std::size_t>(static_cast<std::size_t>(range_bytes) / sizeof(std::uint64_t), 1 << 16);
-  const std::size_t repeats = std::max<std::size_t>(1, (std::size_t{1} << 25) / words);
-  const std::vector<std::uint64_t> data(words, 1);
-  std::vector<std::uint64_t> sums(num_threads() * 8);
-  const double seconds = fastest_pass([&](std::size_t t) {
-    std::uint64_t sum = 0;
-    for (std::size_t repeat = 0; repeat < repeats; ++repeat) {
-      const std::uint64_t* first = data.data() + words * t / num_threads();
-      const std::uint64_t* last = data.data() + words * (t + 1) / num_threads();
-      for (; first + 4 <= last; first += 4) sum ^= first[0] + first[1] + first[2] + first[3];
-      asm volatile("" : "+r"(sum));  // each pass really reads
-    }
-    sums[t * 8] = sum;
-  });
-  return static_cast<double>(words * sizeof(std::uint64_t) * repeats) / seconds;
-}
-
-// Floating-point operations a second of all cores together.
-double measure_flop_rate() {
-  constexpr std::int64_t kRounds = 1 << 22;
-  std::vector<float> sums(num_threads() * 16);
-  const double seconds =
-      fastest_pass([&](std::size_t t) { sums[t * 16] = kernels::multiply_add_rounds(kRounds, kernels::best_isa()); });
-  CHECK(sums[0] > 0.0F, "the arithmetic was optimised away");
-  return static_cast<double>(num_threads()) * kRounds * kernels::kMultiplyAddFlops / seconds;
-}
-
-// Multiplications and additions of one row's decoder layers with so many tokens before it.
-double layer_flops(const ModelConfig& model, double context) {
-  const double heads = static_cast<double>(model.num_heads * model.head_dim);
-  const double kv_heads = static_cast<double>(model.num_kv_heads * model.head_dim);
-  const double hidden = static_cast<double>(model.hidden_size);
-  const double layer = hidden * (heads + 2 * kv_heads) + heads * hidden +
-                       3 * hidden * static_cast<double>(model.intermediate_size) + 2 * heads * context;
-  return 2 * static_cast<double>(model.num_layers) * layer;
-}
-
-// Those of its logits too.
-double row_flops(const ModelConfig& model, double context) {
-  return layer_flops(model, context) + 2 * static_cast<double>(model.hidden_size * model.vocab_size);
 }
 
 // Ordinary tokens; those of different requests differ from the first on, so that nothing is shared by chance.
@@ -265,12 +210,8 @@ class DecodeBench {
       return invalid_argument(concat("context ", wanted.context, " and ", steps, " steps exceed the model's ",
                                      executor_.info().max_position, " positions"));
     }
-    SchedulerConfig config;
-    config.max_rows = executor_.info().max_rows;
-    config.max_prefill_tokens = config.max_rows;
-    config.tree = {executor_.info().max_position, std::int64_t{1} << 40, {}, 0};
     const SteadyClock clock;
-    Scheduler scheduler(executor_, dialect_, config, clock);
+    Scheduler scheduler(executor_, dialect_, scheduler_config(), clock);
     const std::int32_t requests = wanted.shared ? 1 : wanted.rows;
     for (std::int32_t id = 0; id < requests; ++id) scheduler.add(static_cast<RequestId>(id), request(wanted, id));
     // Until each row is a branch that has drawn twice: no prefill is left then.
@@ -293,8 +234,6 @@ class DecodeBench {
       scheduler.take_events(count_draws);
       if (first_draw && !draws.empty()) {
         times.prefill = milliseconds_between(begin, step_begin);
-        times.fork = milliseconds_between(step_begin, clock.now());
-        times.fork_rows = executor_.rows();
       }
       if (scheduler.idle())
         return invalid_argument("the requests ended before they decoded; is the KV pool too small?");
@@ -310,6 +249,37 @@ class DecodeBench {
     }
     times.step = median(milliseconds);
     times.host = median(host);
+    return times;
+  }
+
+  // The first is not measured: it computes the context, which the others find in the prefix index.
+  Result<ForkTimes> run_forks(const Case& wanted, std::int32_t forks) {
+    if (dialect_ == nullptr) return invalid_argument("--fork needs a model with a dialect");
+    const SteadyClock clock;
+    Scheduler scheduler(executor_, dialect_, scheduler_config(), clock);
+    std::vector<double> milliseconds;
+    ForkTimes times;
+    for (std::int32_t id = 0; id <= forks; ++id) {
+      scheduler.add(static_cast<RequestId>(id), request(wanted, 0));
+      for (bool drawn = false; !drawn;) {
+        const Nanoseconds begin = clock.now();
+        scheduler.step();
+        const double took = milliseconds_between(begin, clock.now());
+        scheduler.take_events([&drawn](RequestId, const std::vector<Event>& events) {
+          for (const Event& event : events) {
+            const auto* token = std::get_if<TokenEvent>(&event);
+            drawn = drawn || (token != nullptr && !token->forced);
+          }
+        });
+        if (drawn && id > 0) milliseconds.push_back(took);
+        if (!drawn && scheduler.idle()) return invalid_argument("the request ended before it forked");
+      }
+      times.rows = executor_.rows();
+      scheduler.cancel(static_cast<RequestId>(id));
+      scheduler.step();
+      scheduler.take_events([](RequestId, const std::vector<Event>&) {});
+    }
+    times.step = median(milliseconds);
     return times;
   }
 
@@ -333,13 +303,20 @@ class DecodeBench {
     if (gpu) std::printf("   host %.3f ms", times.host);
     if (measured.shared) {
       const double flops = measured.context * layer_flops(model_, measured.context / 2.0);
-      std::printf("   prefill %.1f ms (%.1f TFLOP/s)   fork: %d rows, %.3f ms", times.prefill,
-                  flops / times.prefill / 1e9, times.fork_rows, times.fork);
+      std::printf("   prefill %.1f ms (%.1f TFLOP/s)", times.prefill, flops / times.prefill / 1e9);
     }
     std::printf("\n");
   }
 
  private:
+  SchedulerConfig scheduler_config() const {
+    SchedulerConfig config;
+    config.max_rows = executor_.info().max_rows;
+    config.max_prefill_tokens = config.max_rows;
+    config.tree = {executor_.info().max_position, std::int64_t{1} << 40, {}, 0};
+    return config;
+  }
+
   GenerateRequest request(const Case& wanted, std::int32_t id) const {
     GenerateRequest request;
     request.prompt = wanted.shared ? forking_prompt(wanted.context, wanted.rows, *dialect_)
@@ -358,6 +335,19 @@ class DecodeBench {
   const ModelConfig model_;
   const double flop_rate_;
 };
+
+// Forks over a computed context, and plain steps of as many rows over the same.
+Status bench_forks(DecodeBench& decode, const Case& wanted, std::int32_t steps) {
+  const Result<ForkTimes> fork = decode.run_forks(wanted, std::min(steps, 30));
+  if (!fork.ok()) return fork.error();
+  const Result<Times> plain = decode.run({fork.value().rows, wanted.context, true}, steps);
+  if (!plain.ok()) return plain.error();
+  std::printf("a fork into %d paths over %d tokens: %d rows, %.3f ms; a plain step of %d rows %.3f ms   x %.3f\n",
+              wanted.rows, wanted.context, fork.value().rows, fork.value().step, fork.value().rows, plain.value().step,
+              fork.value().step / plain.value().step);
+  std::fflush(stdout);
+  return ok_status();
+}
 
 // The tokenizer is that of the shipped model where the measured one has none.
 Status bench_model(const Options& options, const std::string& texts_dir, const std::vector<Case>& cases) {
@@ -379,6 +369,10 @@ Status bench_model(const Options& options, const std::string& texts_dir, const s
   if (flop_rate > 0.0) std::printf("measured ceiling %.0f GFLOP/s\n", flop_rate / 1e9);
   DecodeBench decode(*executor.value(), dialect.value() ? &*dialect.value() : nullptr, model.value(), flop_rate);
   for (const Case& wanted : cases) {
+    if (options.fork) {
+      if (Status done = bench_forks(decode, wanted, options.steps); !done.ok()) return done;
+      continue;
+    }
     const Result<Times> times = decode.run(wanted, options.steps);
     if (!times.ok()) return times.error();
     decode.print(wanted, times.value());
