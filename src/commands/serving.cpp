@@ -55,6 +55,7 @@ TorchExecutorOptions executor_options(const ServerConfig& config, const std::str
   options.max_rows = narrow(config.max_rows);
   options.threads = narrow(config.threads);
   options.deterministic = config.deterministic;
+  options.tuning_file = config.tuning_file;
   options.random_weights = config.weights == "random";
   return options;
 }

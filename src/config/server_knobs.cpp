@@ -77,6 +77,13 @@ std::vector<Knob> model_knobs() {
        .member = &C::deterministic,
        .value = "",
        .description = "The same request gives the same bits whatever else the server does; costs some speed."},
+      {.group = group,
+       .name = "tuning_file",
+       .member = &C::tuning_file,
+       .value = "FILE",
+       .description = "On a GPU, keeps from start to start which kernel is fastest for each layer. Without it that is "
+                      "measured at each start, in about a second.",
+       .example = "/var/cache/multiverse/tuning.json"},
   };
 }
 

@@ -275,6 +275,56 @@ TEST_F(CudaExecutorTest, RefusesWhatItCannotDo) {
   refused(config("Qwen3ForCausalLM"), "kv_cache_bytes is 1125899906842624");
 }
 
+std::string content(const std::string& path) {
+  std::ifstream file(path);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+// The second start takes what the first one measured, the third sees that what it reads can't be.
+TEST_F(CudaExecutorTest, KeepsWhatItMeasuredInAFile) {
+  const ModelConfig model = load_config(config("Qwen2ForCausalLM"));
+  options_.tuning_file = dir_ + "/tuning.json";
+  options_.max_rows = 8;
+  make(model);
+  const std::string measured = content(options_.tuning_file);
+  Json other = Json::parse(measured);
+  ASSERT_EQ(other.size(), 1U);
+  ASSERT_EQ(other.begin()->size(), kLayerKinds.size());
+  for (Json& letters : *other.begin()) {
+    ASSERT_EQ(letters.get<std::string>().size(), 3U);  // of 1, 4 and 8 rows
+    letters = "tlt";
+  }
+  std::ofstream(options_.tuning_file) << other.dump(1) << "\n";
+  make(model);
+  EXPECT_EQ(content(options_.tuning_file), other.dump(1) + "\n");
+  for (const char* broken : {"tl", "tltl", "txt", ""}) {
+    (*other.begin())["down"] = broken;
+    std::ofstream(options_.tuning_file) << other.dump();
+    make(model);
+    EXPECT_EQ(Json::parse(content(options_.tuning_file)).begin()->at("down").get<std::string>().size(), 3U) << broken;
+  }
+}
+
+TEST(TuningFileTest, ReplacesWhatItCannotRead) {
+  const std::string path = testing::TempDir() + "/tuning_" + std::to_string(::getpid()) + ".json";
+  const TuningFile file(path);
+  const LayerChoices choices = {{"heads", "stl"}, {"down", "lll"}};
+  for (const std::string& broken : {std::string("{"), std::string("[1]"), std::string("{\"a\": 1}"),
+                                    std::string("{\"a\": {\"b\": []}}"), std::string(std::size_t{2} << 20, ' ')}) {
+    std::ofstream(path) << broken;
+    EXPECT_EQ(file.find("a"), std::nullopt);
+    file.keep("a", choices);
+    EXPECT_EQ(file.find("a"), choices);
+  }
+  EXPECT_EQ(file.find("b"), std::nullopt);
+  for (int i = 0; i < 300; ++i) file.keep(std::to_string(i), choices);
+  EXPECT_LE(Json::parse(content(path)).size(), 256U);
+  std::filesystem::remove(path);
+  EXPECT_EQ(TuningFile("").find("a"), std::nullopt);
+  TuningFile("/nowhere/tuning.json").keep("a", choices);  // a warning
+  EXPECT_EQ(TuningFile("/nowhere/tuning.json").find("a"), std::nullopt);
+}
+
 #ifdef MULTIVERSE_CUDA_EMULATION
 TEST_F(CudaExecutorTest, RefusesEightBitsWhereTheDeviceLacksThem) {
   options_.kv_cache_dtype = "fp8";

@@ -24,6 +24,7 @@ struct ServerConfig {
   std::string config_from;                     // config.json that random weights take their shapes from
   std::int64_t threads = 0;                    // 0: one for each core
   bool deterministic = false;
+  std::string tuning_file;  // "": none
 
   // Address
   std::string host = "127.0.0.1";

@@ -19,8 +19,11 @@ struct TorchExecutorOptions {
   std::string kv_cache_dtype = "auto";
   std::int64_t kv_cache_bytes = 0;  // 0 = a default that suits the machine
   std::int32_t max_rows = 512;
-  std::int32_t threads = 0;     // 0 = all cores
-  bool deterministic = false;   // a row's result depends only on its own context
+  std::int32_t threads = 0;    // 0 = all cores
+  bool deterministic = false;  // a row's result depends only on its own context
+  // On a GPU, keeps from start to start which kernel is fastest for each layer; "": measured at each start, in a
+  // second.
+  std::string tuning_file;
   bool random_weights = false;  // shapes without weights at hand; model_dir needs only config.json
 };
 

@@ -109,7 +109,7 @@ CudaExecutor::CudaExecutor(ModelConfig config, std::unique_ptr<Device> device, D
   cutting_.deterministic = options.deterministic;
   allocate_buffers();
   allocate_pool(options.kv_cache_bytes);
-  tune();
+  tune(options.tuning_file, options.deterministic);
   capture_graphs();
 }
 
@@ -230,11 +230,32 @@ void CudaExecutor::run(const StepPlan& plan, StepResult& result) {
   take_results(plan, samples, result);
 }
 
-// As many decoder layers as no cache holds, so that what is timed is reading their weights.
-void CudaExecutor::tune() {
+// The choices of the file, or measured ones, which it then keeps.
+void CudaExecutor::tune(const std::string& path, bool deterministic) {
+  if (deterministic) return;
   const auto begin = std::chrono::steady_clock::now();
-  const StepInputs inputs = upload_step({}, {}, {}, inputs_, kMaxGraphRows);
+  const TuningFile file(path);
   const std::int32_t max_rows = padded_rows(info_.max_rows);
+  std::string key = concat(linear_layers_.tuning_key(), ", ", info_.model_type, ", rows to ", max_rows, ", cache of ",
+                           8 * cache_element_bytes(shape_.cache), " bits");
+  for (const DeviceMatrix* matrix : {&weights_.layers[0].qkv, &weights_.layers[0].output, &weights_.layers[0].gate_up,
+                                     &weights_.layers[0].down, &weights_.lm_head}) {
+    key += concat(", ", matrix->outputs, " x ", matrix->inputs);
+  }
+  const auto known = file.find(key);
+  const bool taken = known && linear_layers_.take(*known, max_rows);
+  if (!taken) {
+    measure_layers(max_rows);
+    file.keep(key, linear_layers_.choices());
+  }
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
+  log(LogLevel::kInfo, concat("linear layers ", linear_layers_.summary(), "; ",
+                              taken ? concat("as ", path, " says") : concat("tuned in ", seconds.count(), " s")));
+}
+
+// As many decoder layers as no cache holds, so that what is timed is reading their weights.
+void CudaExecutor::measure_layers(std::int32_t max_rows) {
+  const StepInputs inputs = upload_step({}, {}, {}, inputs_, kMaxGraphRows);
   const std::size_t layers = std::min<std::size_t>(weights_.layers.size(), 8);
   const auto tune = [&](LayerKind kind, const auto& compute) {
     linear_layers_.tune(kind, max_rows, [&](std::int32_t rows) {
@@ -252,8 +273,6 @@ void CudaExecutor::tune() {
     add_to_hidden(LayerKind::kDown, layer.down, {}, buffers_.inner, rows);
   });
   linear_layers_.tune(LayerKind::kVocabulary, max_rows, [&](std::int32_t rows) { project_vocabulary(rows); });
-  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
-  log(LogLevel::kInfo, concat("linear layers ", linear_layers_.summary(), "; tuned in ", seconds.count(), " s"));
 }
 
 void CudaExecutor::forward(const StepInputs& inputs, std::int32_t rows) {

@@ -40,7 +40,8 @@ class CudaExecutor final : public Executor {
 
   void allocate_buffers();
   void allocate_pool(std::int64_t bytes);
-  void tune();
+  void tune(const std::string& path, bool deterministic);
+  void measure_layers(std::int32_t max_rows);
   void capture_graphs();
   void run(const StepPlan& plan, StepResult& result);
 

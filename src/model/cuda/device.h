@@ -31,6 +31,7 @@ class Device {
   virtual void use() = 0;
 
   virtual std::string name() const = 0;
+  virtual std::string versions() const = 0;  // of driver and libraries
   virtual int multiprocessors() const = 0;
   virtual int compute_capability() const = 0;  // 90 for 9.0
   virtual std::int64_t free_bytes() const = 0;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
+#include <string_view>
 
 #include "multiverse/base/check.h"
 
@@ -13,6 +14,10 @@ namespace {
 // for tiles beyond 16, a pass of the kernel over the weights is not enough, and the library is faster.
 constexpr std::array<std::int32_t, 6> kTunedRows = {1, 4, 8, 16, 32, 64};
 constexpr std::int32_t kMostByTiles = 16;
+constexpr std::array<const char*, kLayerKinds.size()> kKindNames = {"heads", "output", "gates", "down", "vocabulary"};
+constexpr std::string_view kLetters = "stl";  // of LayerMethod
+// To be raised with any change that makes one of our kernels faster or slower.
+constexpr int kKernelsVersion = 1;
 
 std::size_t index_of(LayerKind kind) {
   return static_cast<std::size_t>(kind);
@@ -82,16 +87,43 @@ double LinearLayers::time(const std::function<void()>& work) {
   return least;
 }
 
+LayerChoices LinearLayers::choices() const {
+  LayerChoices out;
+  for (const LayerKind kind : kLayerKinds) {
+    std::string& letters = out[kKindNames[index_of(kind)]];
+    for (const auto& [rows, method] : choices_[index_of(kind)]) letters += kLetters[static_cast<std::size_t>(method)];
+  }
+  return out;
+}
+
+bool LinearLayers::take(const LayerChoices& choices, std::int32_t max_rows) {
+  std::array<Choices, kLayerKinds.size()> taken;
+  for (const LayerKind kind : kLayerKinds) {
+    const auto found = choices.find(kKindNames[index_of(kind)]);
+    if (found == choices.end()) return false;
+    std::size_t used = 0;
+    for (const std::int32_t count : kTunedRows) {
+      if (count > max_rows) break;
+      const std::size_t method = used < found->second.size() ? kLetters.find(found->second[used++]) : kLetters.npos;
+      if (method == kLetters.npos) return false;
+      taken[index_of(kind)][count] = static_cast<LayerMethod>(method);
+      if (taken[index_of(kind)][count] == LayerMethod::kTiles && count > kMostByTiles) return false;
+    }
+    if (used != found->second.size()) return false;
+  }
+  choices_ = std::move(taken);
+  return true;
+}
+
+std::string LinearLayers::tuning_key() const {
+  return concat(device_.name(), ", ", device_.versions(), ", kernels ", kKernelsVersion);
+}
+
 std::string LinearLayers::summary() const {
   if (deterministic_) return "all by shares";
-  constexpr std::array<const char*, kLayerKinds.size()> kNames = {"heads", "output", "gates", "down", "vocabulary"};
   std::string out = "by rows (s: shares, t: tiles, l: library)";
-  for (const LayerKind kind : kLayerKinds) {
-    out += concat(kind == LayerKind::kHeads ? ": " : ", ", kNames[index_of(kind)], " ");
-    for (const auto& [rows, method] : choices_[index_of(kind)]) {
-      out += method == LayerMethod::kShares ? 's' : method == LayerMethod::kTiles ? 't' : 'l';
-    }
-  }
+  const LayerChoices found = choices();
+  for (const char* kind : kKindNames) out += concat(kind == kKindNames[0] ? ": " : ", ", kind, " ", found.at(kind));
   return out;
 }
 

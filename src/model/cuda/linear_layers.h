@@ -10,6 +10,7 @@
 #include "multiverse/kernels/cuda/linear.h"
 
 #include "model/cuda/device.h"
+#include "model/cuda/tuning_file.h"
 
 namespace multiverse {
 
@@ -28,9 +29,14 @@ class LinearLayers {
   void compute(LayerKind kind, kernels::cuda::LinearArgs args) const;
 
   // Times work(rows), which computes such layers as method() says, with each method at several numbers of rows up to
-  // max_rows, and keeps the fastest. Measured at each start: it takes a fraction of a second, and a file of choices
-  // would have to name card, driver and versions.
+  // max_rows, and keeps the fastest.
   void tune(LayerKind kind, std::int32_t max_rows, const std::function<void(std::int32_t)>& work);
+  // What tune() found: a letter for each number of rows (s: shares, t: tiles, l: library).
+  LayerChoices choices() const;
+  // Takes these instead of measuring. False, and nothing is taken, where they aren't such as tune() finds for max_rows.
+  bool take(const LayerChoices& choices, std::int32_t max_rows);
+  // What choices are fit for, beside the layers' sizes: card, driver, kernels.
+  std::string tuning_key() const;
   // The choices, for the log.
   std::string summary() const;
 

@@ -58,6 +58,12 @@ class TorchDevice final : public Device {
 
   void use() override { c10::cuda::set_device(index_); }
   std::string name() const override { return properties_.name; }
+  std::string versions() const override {
+    int driver = 0, runtime = 0;
+    check(cudaDriverGetVersion(&driver), "the driver's version");
+    check(cudaRuntimeGetVersion(&runtime), "the runtime's version");
+    return concat("driver ", driver, ", CUDA ", runtime, ", cuBLAS ", CUBLAS_VERSION);
+  }
   int multiprocessors() const override { return properties_.multiProcessorCount; }
   int compute_capability() const override { return 10 * properties_.major + properties_.minor; }
   std::int64_t free_bytes() const override {

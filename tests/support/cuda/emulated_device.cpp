@@ -25,6 +25,7 @@ class EmulatedDevice final : public Device {
 
   void use() override {}
   std::string name() const override { return "emulated GPU"; }
+  std::string versions() const override { return "emulation"; }
   int multiprocessors() const override { return 2; }
   int compute_capability() const override { return capability_; }
   std::int64_t free_bytes() const override { return free_; }
