@@ -18,8 +18,6 @@ using kernels::cuda::AttentionPlan;
 using kernels::cuda::Bf16;
 using kernels::cuda::CacheType;
 using kernels::cuda::LinearOutput;
-using kernels::cuda::SampleOutcome;
-using kernels::cuda::TokenLogprobOutcome;
 
 // Rows to which a step is padded, for each of which a graph is captured.
 constexpr std::array<std::int32_t, 11> kGraphRows = {1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128};
@@ -42,11 +40,6 @@ std::int32_t padded_rows(std::int32_t rows) {
 template <class T>
 T* as(const Device::Memory& memory) {
   return static_cast<T*>(memory.get());
-}
-
-// Bytes of the outcomes, before the entries of their top lists.
-std::int64_t top_offset(const SamplePlan& samples) {
-  return static_cast<std::int64_t>(samples.tasks.size() * sizeof(SampleOutcome));
 }
 
 std::int32_t most_outputs(const DeviceWeights& weights) {
@@ -94,7 +87,8 @@ CudaExecutor::CudaExecutor(ModelConfig config, std::unique_ptr<Device> device, D
       weights_(std::move(weights)),
       linear_layers_(*device_, most_outputs(weights_), options.deterministic),
       inputs_(*device_),
-      large_inputs_(*device_) {
+      large_inputs_(*device_),
+      sampler_(*device_, static_cast<std::int32_t>(config_.vocab_size), kMaxLogitRows) {
   info_.model_type = model_type(config_.architecture);
   info_.vocab_size = static_cast<std::int32_t>(config_.vocab_size);
   info_.max_rows = options.max_rows;
@@ -130,10 +124,6 @@ void CudaExecutor::allocate_buffers() {
   buffers_.part_values = device_->allocate(cutting_.max_parts * heads * dim * kFloat);
   buffers_.part_sums = device_->allocate(cutting_.max_parts * heads * 2 * kFloat);
   buffers_.logits = device_->allocate(kMaxLogitRows * config_.vocab_size * kFloat);
-  buffers_.work = device_->allocate(kMaxLogitRows * config_.vocab_size * kFloat);
-  buffers_.slices = device_->allocate(std::int64_t{kMaxLogitRows} * kernels::cuda::kSampleSlices *
-                                      std::int64_t{sizeof(kernels::cuda::SampleSlice)});
-  buffers_.filters = device_->allocate(kMaxLogitRows * std::int64_t{sizeof(kernels::cuda::SampleFilter)});
   inputs_.begin(kGraphInputs);
 
   const Rope rope(config_);
@@ -205,29 +195,28 @@ void CudaExecutor::run(const StepPlan& plan, StepResult& result) {
   for (std::int32_t row = 0; row < rows; row = passes.back().row_end) {
     passes.push_back(plan_attention(plan, cutting_, row));
   }
-  reserve_outcomes(samples);
 
   const std::int64_t bytes = step_input_bytes(plan, samples, passes, kMaxGraphRows);
   const auto graph = graphs_.find(padded_rows(rows));
   if (graph != graphs_.end() && passes.size() == 1 && bytes <= inputs_.capacity()) {
-    sampling_ = upload_step(plan, samples, passes, inputs_, kMaxGraphRows).sampling;
+    sampler_.begin(samples, upload_step(plan, samples, passes, inputs_, kMaxGraphRows).sampling);
     device_->begin_work();
     graph->second->replay();
-    sample(samples, 0, num_logits);
+    sampler_.draw(as<float>(buffers_.logits), 0, num_logits);
   } else {
     const std::int32_t capacity = std::max(rows, num_logits);
     large_inputs_.begin(step_input_bytes(plan, samples, passes, capacity));
     const StepInputs inputs = upload_step(plan, samples, passes, large_inputs_, capacity);
-    sampling_ = inputs.sampling;
+    sampler_.begin(samples, inputs.sampling);
     device_->begin_work();
     forward(inputs, rows);
     for (std::int32_t first = 0; first < num_logits; first += kMaxLogitRows) {
       const std::int32_t count = std::min(kMaxLogitRows, num_logits - first);
       head(inputs, first, count);
-      sample(samples, first, count);
+      sampler_.draw(as<float>(buffers_.logits), first, count);
     }
   }
-  take_results(plan, samples, result);
+  sampler_.take(plan, result);
 }
 
 // The choices of the file, or measured ones, which it then keeps.
@@ -427,65 +416,6 @@ void CudaExecutor::project_vocabulary(std::int32_t num_logits) {
   } else {
     device_->multiply_to_float(as<Bf16>(buffers_.normed), weights_.lm_head.data(), as<float>(buffers_.logits),
                                num_logits, weights_.lm_head.outputs, weights_.lm_head.inputs);
-  }
-}
-
-// Device memory: the outcomes of all tasks, then the entries of their top lists.
-void CudaExecutor::reserve_outcomes(const SamplePlan& samples) {
-  const std::int64_t bytes = top_offset(samples) + samples.num_top * std::int64_t{sizeof(TokenLogprobOutcome)};
-  if (bytes > outcome_capacity_) {
-    outcome_capacity_ = 2 * bytes;
-    outcomes_ = device_->allocate(outcome_capacity_);
-    outcomes_host_ = device_->allocate_pinned(outcome_capacity_);
-  }
-  outcome_bytes_ = bytes;
-}
-
-// The draws from logits rows [first_logit, first_logit + num_logits), which stand in `logits`.
-void CudaExecutor::sample(const SamplePlan& samples, std::int32_t first_logit, std::int32_t num_logits) {
-  const auto row_before = [](const kernels::cuda::SampleTask& task, std::int32_t row) { return task.logits_row < row; };
-  const auto begin = std::lower_bound(samples.tasks.begin(), samples.tasks.end(), first_logit, row_before);
-  const auto end = std::lower_bound(begin, samples.tasks.end(), first_logit + num_logits, row_before);
-  kernels::cuda::SamplingArgs args = sampling_;
-  args.logits = as<float>(buffers_.logits) - std::int64_t{first_logit} * config_.vocab_size;
-  args.work = as<float>(buffers_.work);
-  args.slices = as<kernels::cuda::SampleSlice>(buffers_.slices);
-  args.filters = as<kernels::cuda::SampleFilter>(buffers_.filters);
-  args.vocab_size = info_.vocab_size;
-  args.top = reinterpret_cast<TokenLogprobOutcome*>(as<char>(outcomes_) + top_offset(samples));
-  for (auto task = begin; task < end; task += args.num_tasks) {
-    const auto index = task - samples.tasks.begin();
-    args.tasks = sampling_.tasks + index;
-    args.outcomes = as<SampleOutcome>(outcomes_) + index;
-    args.num_tasks = static_cast<std::int32_t>(std::min<std::ptrdiff_t>(kMaxLogitRows, end - task));
-    args.needs = kernels::cuda::sample_needs(&*task, args.num_tasks);
-    kernels::cuda::sample(args, device_->stream());
-  }
-}
-
-void CudaExecutor::take_results(const StepPlan& plan, const SamplePlan& samples, StepResult& result) {
-  if (outcome_bytes_ > 0) device_->download(outcomes_host_.get(), outcomes_.get(), outcome_bytes_);
-  result.device_seconds = device_->end_work();
-  const auto* outcomes = as<SampleOutcome>(outcomes_host_);
-  const auto* top = reinterpret_cast<const TokenLogprobOutcome*>(as<char>(outcomes_host_) + top_offset(samples));
-  for (std::size_t i = 0; i < samples.tasks.size(); ++i) {
-    const auto index = static_cast<std::size_t>(samples.order[i]);
-    if (outcomes[i].valid == 0) {
-      const std::int32_t row = plan.samples[index].row;
-      throw ExecutionError(concat("the logits of row ", row, " (token ", plan.rows[static_cast<std::size_t>(row)].token,
-                                  ") are not finite: the weights are broken or out of bfloat16's range"));
-    }
-    SampleResult& sample = result.samples[index];
-    sample.token = outcomes[i].token;
-    sample.logprob = outcomes[i].logprob;
-    sample.top.clear();
-    for (std::int32_t k = 0; k < samples.tasks[i].top_logprobs; ++k) {
-      const TokenLogprobOutcome& entry = top[samples.tasks[i].top_first + k];
-      sample.top.push_back({entry.token, entry.logprob});
-    }
-    std::sort(sample.top.begin(), sample.top.end(), [](const TokenLogprob& a, const TokenLogprob& b) {
-      return a.logprob > b.logprob || (a.logprob == b.logprob && a.token < b.token);
-    });
   }
 }
 

@@ -12,12 +12,12 @@
 #include "multiverse/exec/executor.h"
 #include "multiverse/kernels/cuda/attention.h"
 #include "multiverse/kernels/cuda/linear.h"
-#include "multiverse/kernels/cuda/sampling.h"
 #include "multiverse/model/torch_executor.h"
 
 #include "model/cuda/attention_plan.h"
 #include "model/cuda/cuda_weights.h"
 #include "model/cuda/device.h"
+#include "model/cuda/device_sampler.h"
 #include "model/cuda/linear_layers.h"
 #include "model/cuda/step_inputs.h"
 
@@ -35,7 +35,7 @@ class CudaExecutor final : public Executor {
  private:
   struct Buffers {
     Device::Memory hidden, angles, normed, qkv, queries, attention, gate_up, inner, delta;
-    Device::Memory part_values, part_sums, logits, work, slices, filters;
+    Device::Memory part_values, part_sums, logits;
   };
 
   void allocate_buffers();
@@ -63,10 +63,6 @@ class CudaExecutor final : public Executor {
   void add_to_hidden(LayerKind kind, const DeviceMatrix& weights, const DeviceVector& bias, const Device::Memory& x,
                      std::int32_t rows);
 
-  void reserve_outcomes(const SamplePlan& samples);
-  void sample(const SamplePlan& samples, std::int32_t first_logit, std::int32_t num_logits);
-  void take_results(const StepPlan& plan, const SamplePlan& samples, StepResult& result);
-
   const ModelConfig config_;
   const std::unique_ptr<Device> device_;
   const DeviceWeights weights_;
@@ -77,13 +73,11 @@ class CudaExecutor final : public Executor {
   Device::Memory frequencies_;  // (head_dim / 2) floats
   Device::Memory pool_;         // of each layer, as CacheLayout says
   Buffers buffers_;
-  bool delta_pending_ = false;            // `delta` is still to be added to `hidden`
-  StepUpload inputs_;                     // of steps that run from a graph: its place never changes
-  StepUpload large_inputs_;               // of larger steps
-  kernels::cuda::SamplingArgs sampling_;  // of this step
+  bool delta_pending_ = false;  // `delta` is still to be added to `hidden`
+  StepUpload inputs_;           // of steps that run from a graph: its place never changes
+  StepUpload large_inputs_;     // of larger steps
+  DeviceSampler sampler_;
   std::map<std::int32_t, std::unique_ptr<Device::Graph>> graphs_;  // by padded rows
-  Device::Memory outcomes_, outcomes_host_;
-  std::int64_t outcome_capacity_ = 0, outcome_bytes_ = 0;
 };
 
 // The error names what the GPU side of this server can't do with the model, or what the device lacks.
