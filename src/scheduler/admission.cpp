@@ -10,6 +10,8 @@ namespace {
 
 // A refused request looks its prefix up again after so many steps: another request may have computed it meanwhile.
 constexpr std::int64_t kStepsBetweenLookUps = 16;
+// A preemption that costs so many steps to compute again, or more, doubles the reserve.
+constexpr double kCostlySteps = 16.0;
 
 std::int32_t pages_missing(RequestTree& tree) {
   std::int32_t pages = 0;
@@ -136,8 +138,12 @@ Scheduler::Entry& Scheduler::victim() const {
 }
 
 void Scheduler::preempt(Entry& entry) {
-  reserve_per_branch_ = std::min(config_.reserve.most, 2.0 * reserve_per_branch_);
+  const std::int64_t before = counters_.preempted_tokens;
   give_up_pages(entry);
+  const double steps =
+      pace_.cost_in_steps(counters_.preempted_tokens - before, load().decoding_rows).value_or(kCostlySteps);
+  reserve_per_branch_ =
+      std::min(config_.reserve.most, reserve_per_branch_ * std::exp2(std::min(1.0, steps / kCostlySteps)));
   entry.ends_at_preemption = ends_;
   last_preempted_ = entry.id;
   std::erase(running_, &entry);

@@ -35,6 +35,11 @@ double PrefillPace::measure(std::int32_t decoding_rows) const {
   return *middle;
 }
 
+std::optional<double> PrefillPace::cost_in_steps(std::int64_t prompt_tokens, std::int32_t decoding_rows) const {
+  if (probes_.empty() || tokens_ <= 0.0 || decoding_rows == 0) return std::nullopt;
+  return static_cast<double>(prompt_tokens) * token_cost() / measure(decoding_rows);
+}
+
 double PrefillPace::token_cost() const {
   return tokens_ > 0.0 ? std::max(excess_, 1.0) / tokens_ : 0.0;
 }

@@ -85,6 +85,15 @@ TEST(PrefillPace, StaysWithinTheStretchAndUsesIt) {
   }
 }
 
+TEST(PrefillPace, KnowsWhatTokensCostInSteps) {
+  const Machine gpu{23'000.0, 15.0, 20.0};
+  PrefillPace pace(256, 2.0);
+  EXPECT_EQ(pace.cost_in_steps(100, 8), std::nullopt);
+  run(pace, gpu, 8, 200);
+  EXPECT_NEAR(pace.cost_in_steps(11'560, 8).value(), 10.0, 0.1);
+  EXPECT_EQ(pace.cost_in_steps(100, 0), std::nullopt);
+}
+
 TEST(PrefillPace, OneTokenAStepWhereThatAloneIsTooMuch) {
   PrefillPace pace(256, 2.0);
   const Outcome outcome = run(pace, {100.0, 10.0, 5'000.0}, 4, 1000);

@@ -329,6 +329,29 @@ TEST(Admission, LeavesPagesForTheBranchesThatRun) {
   EXPECT_EQ(scheduler.num_running(), 2);
 }
 
+// Forty requests that grow from 2 pages to 20, in 60 pages, where steps and rows take so long.
+std::int64_t preemptions_where(Nanoseconds step, Nanoseconds row) {
+  ManualClock clock;
+  FakeExecutor executor(60, words());
+  SchedulerConfig config = config_of();
+  config.prefix_cache = false;
+  Scheduler scheduler(executor, nullptr, config, clock);
+  executor.before_step = [&](const StepPlan& plan) {
+    clock.time += step + row * static_cast<std::int64_t>(plan.rows.size());
+  };
+  for (RequestId id = 1; id <= 40; ++id) scheduler.add(id, request_of(20, 300));
+  run_all(scheduler);
+  return scheduler.counters().preemptions;
+}
+
+TEST(Admission, LeavesMorePagesWhereComputingAgainCostsMore) {
+  using std::chrono::microseconds;
+  const std::int64_t cheap = preemptions_where(microseconds(23'000), microseconds(1));
+  const std::int64_t costly = preemptions_where(microseconds(300), microseconds(200));
+  EXPECT_GT(costly, 0);
+  EXPECT_GT(cheap, costly * 3 / 2);
+}
+
 TEST(Admission, ADeadlineThatPassesInTheQueueCostsNoStep) {
   ManualClock clock;
   FakeExecutor executor(200, words());

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <optional>
 
 #include "multiverse/base/clock.h"
 
@@ -37,6 +38,8 @@ class PrefillPace {
   std::int32_t budget(const PrefillLoad& load) const;
   // What came of a step. `took` 0: the clock stands still, and there is no pace until it goes.
   void after_step(std::int32_t decoding_rows, std::int32_t prompt_tokens, Nanoseconds took);
+  // What so many prompt tokens cost, in steps of so many rows that decode; nullopt: not known yet.
+  std::optional<double> cost_in_steps(std::int64_t prompt_tokens, std::int32_t decoding_rows) const;
 
  private:
   bool wants_probe(std::int32_t decoding_rows) const;

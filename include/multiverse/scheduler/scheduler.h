@@ -23,7 +23,8 @@ namespace multiverse {
 inline constexpr std::int32_t kMostPriority = 10;
 
 // Admission leaves pages free for each branch that runs to grow into, so that nobody is let in only to be preempted.
-// How many is learnt: twice as many after each preemption, half as many after so many steps without one.
+// How many is learnt: twice as many after each preemption (less where computing again costs less than 16 steps), half
+// as many after so many steps without one.
 struct GrowthReserve {
   double least = 1.0, most = 64.0;  // pages a branch
   double half_life_steps = 1000.0;
