@@ -27,6 +27,17 @@ struct LaunchShape {
   std::size_t shared_bytes = 0;
 };
 
+// Shared memory that a block may have.
+inline int most_shared_bytes() {
+  static const int bytes = [] {
+    int device = 0, most = 0;
+    check(cudaGetDevice(&device), "the current device");
+    check(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "shared memory");
+    return most;
+  }();
+  return bytes;
+}
+
 // The kernel may start before its predecessor in the stream ends: it calls wait_for_previous() before it touches what
 // others wrote. Throws std::runtime_error.
 template <class... Parameters, class... Arguments>

@@ -16,7 +16,8 @@ constexpr int kThreads = kWarps * 32;
 constexpr int kTileOutputs = kWarps * 16;
 constexpr int kUnitInputs = 64;
 constexpr int kPieces = kUnitInputs / 8;  // of 16 bytes
-constexpr int kRingBytes = 126 << 10;
+// Of cards with 163 KiB and more of shared memory (8.0, 9.0, 10.0), and of the others, with 99.
+constexpr int kRingBytes = 126 << 10, kSmallRingBytes = 96 << 10;
 
 // A stage of the ring: kTileOutputs rows of W, then kRows rows of x. Piece c of row n stands at c ^ (n % 8), so that
 // eight rows' pieces of one column lie in different banks.
@@ -24,8 +25,8 @@ template <int kRows>
 struct Ring {
   static constexpr int kWeightBytes = kTileOutputs * kUnitInputs * 2;
   static constexpr int kStageBytes = kWeightBytes + kRows * kUnitInputs * 2;
-  static constexpr int kStages = kRingBytes / kStageBytes;
-  static_assert(kStages * kStageBytes > 114 << 10, "a second block would fit");
+  static constexpr int kStages = kRingBytes / kStageBytes, kSmallStages = kSmallRingBytes / kStageBytes;
+  static_assert(kStages * kStageBytes > 114 << 10 && kSmallStages * kStageBytes > 50 << 10, "a second block would fit");
 };
 
 __device__ __forceinline__ int place_of(int row, int piece) {
@@ -158,9 +159,8 @@ __device__ void finish(const LinearArgs& args, const Share& share, int tile, flo
   if (threadIdx.x == 0) args.scratch.arrivals[tile] = 0;  // for the next layer
 }
 
-template <int kRows, LinearOutput kOutput>
+template <int kRows, int kStages, LinearOutput kOutput>
 __global__ void __launch_bounds__(kThreads) linear_layer(LinearArgs args) {
-  constexpr int kStages = Ring<kRows>::kStages;
   const Share share(args);
   unsigned char* ring = shared_memory();
   const int first_tile = share.begin / share.units, first_unit = share.begin % share.units;
@@ -219,8 +219,14 @@ void run(const LinearArgs& args, Stream stream) {
   LaunchShape shape;
   shape.blocks_x = static_cast<unsigned>(std::min(args.scratch.blocks, units * tiles));
   shape.threads = kThreads;
-  shape.shared_bytes = Ring<kRows>::kStages * Ring<kRows>::kStageBytes;
-  launch("linear layer", linear_layer<kRows, kOutput>, shape, stream, args);
+  using R = Ring<kRows>;
+  if (most_shared_bytes() > kRingBytes) {
+    shape.shared_bytes = R::kStages * R::kStageBytes;
+    launch("linear layer", linear_layer<kRows, R::kStages, kOutput>, shape, stream, args);
+  } else {
+    shape.shared_bytes = R::kSmallStages * R::kStageBytes;
+    launch("linear layer", linear_layer<kRows, R::kSmallStages, kOutput>, shape, stream, args);
+  }
 }
 
 template <LinearOutput kOutput>

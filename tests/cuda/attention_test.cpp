@@ -6,6 +6,9 @@
 
 #include "model/cuda/attention_plan.h"
 #include "tests/cuda/memory.h"
+#ifdef MULTIVERSE_CUDA_EMULATION
+#include "tests/support/cuda/emulation.h"
+#endif
 
 namespace multiverse::kernels::cuda {
 namespace {
@@ -205,6 +208,17 @@ TEST_F(CudaAttention, MatchesReferenceForManyShapes) {
     }
   }
 }
+
+#ifdef MULTIVERSE_CUDA_EMULATION
+// Cards of compute capability 8.6, 8.9 and 12.0.
+TEST_F(CudaAttention, FitsCardsWithLittleSharedMemory) {
+  const int usual = std::exchange(emulation::shared_limit, 99 << 10);
+  Step step({8, 2, 128}, 64, fresh_seed());
+  add_mixed_step(step, 23);
+  step.expect_near_reference(step.compute(false), "99 KiB");
+  emulation::shared_limit = usual;
+}
+#endif
 
 TEST_F(CudaAttention, OneTokenGivesItsValue) {
   for (const CacheType cache : {CacheType::kBf16, CacheType::kFp16}) {

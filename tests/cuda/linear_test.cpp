@@ -3,6 +3,9 @@
 #include <cmath>
 
 #include "tests/cuda/memory.h"
+#ifdef MULTIVERSE_CUDA_EMULATION
+#include "tests/support/cuda/emulation.h"
+#endif
 
 namespace multiverse::kernels::cuda {
 namespace {
@@ -102,6 +105,18 @@ TEST_F(CudaLinear, MatchesReference) {
     if (size.outputs % 16 == 0) check_case(size, LinearOutput::kSiluMul, random);
   }
 }
+
+#ifdef MULTIVERSE_CUDA_EMULATION
+// Cards of compute capability 8.6, 8.9 and 12.0.
+TEST_F(CudaLinear, FitsCardsWithLittleSharedMemory) {
+  std::mt19937 random(fresh_seed());
+  const int usual = std::exchange(emulation::shared_limit, 99 << 10);
+  for (const Case& size : {Case{3, 40, 72, 7}, Case{8, 136, 1096, 5}, Case{16, 64, 384, 3}, Case{70, 144, 200, 3}}) {
+    check_case(size, LinearOutput::kFloat, random);
+  }
+  emulation::shared_limit = usual;
+}
+#endif
 
 TEST_F(CudaLinear, ARowsBitsDoNotDependOnTheOthers) {
   std::mt19937 random(fresh_seed());

@@ -16,7 +16,6 @@ namespace emulation {
 namespace {
 
 constexpr std::size_t kStackBytes = 64 << 10;
-constexpr std::size_t kSharedLimit = 227 << 10;  // of a Hopper block
 
 struct Copy {
   void* to;
@@ -110,7 +109,7 @@ void run_block() {
 void run(const LaunchShape& shape, const std::function<void()>& body) {
   static std::mt19937 random(20261124);
   CHECK(shape.threads % 32 == 0 && shape.threads > 0 && shape.threads <= 1024, shape.threads, " threads a block");
-  CHECK(shape.shared_bytes <= kSharedLimit, shape.shared_bytes, " bytes of shared memory");
+  CHECK(shape.shared_bytes <= static_cast<std::size_t>(shared_limit), shape.shared_bytes, " bytes of shared memory");
   while (block.fibers.size() < shape.threads) block.fibers.push_back(std::make_unique<Fiber>());
   block.order.resize(shape.threads);
   std::iota(block.order.begin(), block.order.end(), 0U);

@@ -57,6 +57,8 @@ struct LaunchShape {
 
 namespace emulation {
 
+inline int shared_limit = 227 << 10;  // of a Hopper block; tests make it smaller
+
 struct Index {
   unsigned x = 0, y = 0;
 };
@@ -88,6 +90,9 @@ void launch(const char*, void (*kernel)(Parameters...), const LaunchShape& shape
   emulation::run(shape, [&] { kernel(static_cast<Parameters>(arguments)...); });
 }
 
+inline int most_shared_bytes() {
+  return emulation::shared_limit;
+}
 inline void wait_for_previous() {}
 inline void let_next_start() {}
 inline unsigned char* shared_memory() {
