@@ -1,100 +1,24 @@
 // `multiverse replay`: recorded answers through the engine as if the model drew them.
-#include <unistd.h>
-
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstdio>
-#include <cstdlib>
+#include <filesystem>
+#include <fstream>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "commands/commands.h"
 #include "commands/given_executor.h"
-#include "commands/places.h"
+#include "commands/replay_options.h"
 #include "commands/replay_run.h"
 #include "commands/serving.h"
 #include "commands/traces.h"
 
 namespace multiverse {
 namespace {
-
-constexpr const char* kHelp = R"(Usage: multiverse replay [options] TRACE…
-
-Forces recorded answers through the engine as if the model had drawn them, paths at once and one by one, and reads the same
-text as a prompt. Prints forward passes, times and speed-up; fails where a pass was lost (beyond the longest chain of draws
-and prefill), or where log-probabilities of the three differ by more than the tolerance.
-
-TRACE (- is standard input) is a text, whose first token is the prompt, or JSON lines with a field "completion" and perhaps
-"id", and "system" and "user": the chat that was asked.
-
-  --model DIR       default: the model that ships
-  --fake            no model: counts passes alone
-  --blocks          only the blocks that fork, each after a prefill of what stands before it
-  --tolerance X     of a log-probability (default 0.001; rounding in bfloat16 needs 0.1 and more)
-  --json            one JSON object a line
-  --weights random, --config-from FILE, --device, --dtype, --dialect, --threads, --deterministic, --kv-cache-bytes,
-  --kv-cache-dtype, --max-rows, --max-prefill-tokens, --max-model-len, --max-paths, --max-depth: as multiverse serve has them
-)";
-
-struct Options {
-  ServerConfig config;
-  std::vector<std::string> files;
-  double tolerance = 1e-3;
-  bool fake = false, blocks = false, json = false;
-};
-
-bool is_servers(std::string_view name) {
-  constexpr std::string_view kNames[] = {"--model",          "--weights",       "--config-from", "--device",
-                                         "--dtype",          "--dialect",       "--threads",     "--kv-cache-bytes",
-                                         "--kv-cache-dtype", "--max-model-len", "--max-rows",    "--max-prefill-tokens",
-                                         "--max-paths",      "--max-depth"};
-  return std::find(std::begin(kNames), std::end(kNames), name) != std::end(kNames);
-}
-
-Result<Options> parse(std::span<const std::string_view> args) {
-  Options options;
-  std::vector<std::string> servers = {"--log-level", "warning"};
-  bool has_model = false;
-  for (std::size_t i = 0; i < args.size(); ++i) {
-    const std::string_view arg = args[i];
-    const std::string_view name = arg.substr(0, arg.find('='));
-    if (arg == "--fake") {
-      options.fake = true;
-    } else if (arg == "--blocks") {
-      options.blocks = true;
-    } else if (arg == "--json") {
-      options.json = true;
-    } else if (arg == "--deterministic") {
-      servers.emplace_back(arg);
-    } else if (arg == "-" || arg.empty() || arg.front() != '-') {
-      options.files.emplace_back(arg);
-    } else if (is_servers(name) || name == "--tolerance") {
-      if (name.size() == arg.size() && i + 1 == args.size()) return invalid_argument(concat(name, " needs a value"));
-      const std::string value(name.size() < arg.size() ? arg.substr(name.size() + 1) : args[++i]);
-      if (name == "--tolerance") {
-        char* end = nullptr;
-        options.tolerance = std::strtod(value.c_str(), &end);
-        if (value.empty() || *end != '\0' || !(options.tolerance >= 0)) {
-          return invalid_argument(concat("--tolerance is '", value, "'; it takes a number from 0 on"));
-        }
-      } else {
-        has_model = has_model || name == "--model" || name == "--config-from";
-        servers.insert(servers.end(), {std::string(name), value});
-      }
-    } else {
-      return invalid_argument(concat("unknown option ", arg, "; see multiverse replay --help"));
-    }
-  }
-  if (options.files.empty()) return invalid_argument("which traces? see multiverse replay --help");
-  if (!has_model) servers.insert(servers.end(), {"--model", shipped_model_dir()});
-  std::vector<std::string> environment;
-  for (char** entry = environ; *entry != nullptr; ++entry) environment.emplace_back(*entry);
-  auto serve = load_serve_options(servers, environment);
-  if (!serve.ok()) return serve.error();
-  options.config = std::move(serve).value().config;
-  return options;
-}
 
 // The model's texts, and an engine that counts alone.
 Result<Serving> load_fake(const ServerConfig& config) {
@@ -132,34 +56,65 @@ struct Outcome {
 
 class Replay {
  public:
-  Replay(const Options& options, const Serving& serving)
+  Replay(const ReplayOptions& options, const Serving& serving)
       : options_(options), model_(*serving.model), replayer_(*serving.engine, serving.model->limits) {}
 
   // False where a pass was lost or a log-probability differs.
   Result<bool> run() {
+    const Status read = read_records();
+    if (!read.ok()) return read.error();
     for (const std::string& file : options_.files) {
       auto traces = read_traces(file);
       if (!traces.ok()) return traces.error();
       for (const Trace& trace : traces.value()) {
-        const Status done = replay(trace);
-        if (!done.ok()) return invalid_argument(concat(trace.name, ": ", done.error().message));
+        const Status found = find_pieces(trace);
+        if (!found.ok()) return invalid_argument(concat(trace.name, ": ", found.error().message));
       }
     }
+    if (options_.most_parallel > 0 && options_.most_parallel < pieces_.size()) {
+      std::stable_sort(pieces_.begin(), pieces_.end(),
+                       [](const Piece& a, const Piece& b) { return a.parallelism() > b.parallelism(); });
+      pieces_.resize(options_.most_parallel);
+    }
+    for (const Piece& piece : pieces_) {
+      const Status done = replay_piece(piece);
+      if (!done.ok()) return invalid_argument(concat(piece.name, ": ", done.error().message));
+    }
     if (!options_.json) summarise();
+    if (left_ > 0) std::fprintf(stderr, "multiverse replay: the time was over; %d runs are left\n", left_);
     return failed_ == 0;
   }
 
  private:
-  Status replay(const Trace& trace);
+  // An answer, or a block of one after all that stands before it.
+  struct Piece {
+    std::string name;
+    std::shared_ptr<const Recording> recording;
+    double parallelism() const {
+      const auto path = std::max<std::int64_t>(1, recording->statistics().steps);
+      return static_cast<double>(recording->drawn_tokens()) / static_cast<double>(path);
+    }
+  };
+
+  Status read_records();
+  bool begins(const std::string& key);
+  void write(const nlohmann::ordered_json& line);
+  Status find_pieces(const Trace& trace);
+  Status add_piece(const std::string& name, const std::vector<TokenId>& text, std::int32_t prompt_tokens);
+  Status replay_piece(const Piece& piece);
+  Status replay_batch(const Piece& piece, std::int32_t count);
   Result<std::vector<TokenId>> prompt_of(const Trace& trace) const;
-  Status replay_range(const std::string& name, const std::vector<TokenId>& text, std::int32_t prompt_tokens);
+  Status replay_once(const Piece& piece);
   void report(const Outcome& outcome);
   void summarise() const;
 
-  const Options& options_;
+  const ReplayOptions& options_;
   const ServedModel& model_;
   Replayer replayer_;
-  int replayed_ = 0, failed_ = 0;
+  std::vector<Piece> pieces_;
+  std::set<std::string> recorded_;  // keys of --resume's lines
+  const std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
+  int replayed_ = 0, failed_ = 0, left_ = 0;
   double seconds_ = 0, serial_seconds_ = 0;
   std::int64_t steps_ = 0, serial_steps_ = 0, lost_ = 0;
   double greatest_ = 0;
@@ -176,7 +131,49 @@ Result<std::vector<TokenId>> Replay::prompt_of(const Trace& trace) const {
   return model_.tokenizer->encode(rendered.value(), model_.control_tokens());
 }
 
-Status Replay::replay(const Trace& trace) {
+std::string key_of(const std::string& name, std::int64_t batch) {
+  return concat(name, batch > 0 ? concat(" batch ", batch) : "");
+}
+
+Status Replay::read_records() {
+  if (options_.resume.empty()) return ok_status();
+  std::ifstream in(options_.resume);
+  std::uintmax_t whole = 0;  // bytes of complete lines
+  for (std::string line; std::getline(in, line);) {
+    if (in.eof()) {  // a kill cut it off: it is run again
+      std::filesystem::resize_file(options_.resume, whole);
+      break;
+    }
+    whole += line.size() + 1;
+    const auto record = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+    if (!record.is_object() || !record.contains("id") || !record["id"].is_string()) {
+      return invalid_argument(concat(options_.resume, " has a line that is no record of replay's: ", line));
+    }
+    recorded_.insert(key_of(record["id"].get<std::string>(), record.value("batch", std::int64_t{0})));
+  }
+  return ok_status();
+}
+
+// Whether this is to be run now: it isn't recorded, and there is time.
+bool Replay::begins(const std::string& key) {
+  if (recorded_.count(key) > 0) return false;
+  if (options_.seconds == 0 || std::chrono::steady_clock::now() - begin_ < std::chrono::seconds(options_.seconds)) {
+    return true;
+  }
+  ++left_;
+  return false;
+}
+
+void Replay::write(const nlohmann::ordered_json& line) {
+  const std::string text = line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  if (options_.json) {
+    std::puts(text.c_str());
+    std::fflush(stdout);
+  }
+  if (!options_.resume.empty()) std::ofstream(options_.resume, std::ios::app) << text << std::endl;
+}
+
+Status Replay::find_pieces(const Trace& trace) {
   auto prompt = prompt_of(trace);
   if (!prompt.ok()) return prompt.error();
   std::vector<TokenId> text = std::move(prompt).value();
@@ -184,26 +181,84 @@ Status Replay::replay(const Trace& trace) {
   const std::vector<TokenId> answer = model_.tokenizer->encode(trace.completion, Trust::kAll);
   text.insert(text.end(), answer.begin(), answer.end());
   if (static_cast<std::int32_t>(text.size()) <= prompt_tokens) return invalid_argument("the answer has no tokens");
-  if (!options_.blocks) return replay_range(trace.name, text, prompt_tokens);
+  if (!options_.blocks) return add_piece(trace.name, text, prompt_tokens);
   if (!model_.dialect) return invalid_argument("--blocks needs a model with a dialect");
   for (const TextRange& block : forking_blocks(text, *model_.dialect, model_.limits)) {
     if (block.begin < prompt_tokens) continue;  // a block of the prompt
     const std::vector<TokenId> until(text.begin(), text.begin() + block.end);
     const std::string name = concat(trace.name, " block at ", block.begin - prompt_tokens);
-    Status done = replay_range(name, until, block.begin);
+    Status done = add_piece(name, until, block.begin);
     if (!done.ok()) return done;
   }
   return ok_status();
 }
 
-Status Replay::replay_range(const std::string& name, const std::vector<TokenId>& text, std::int32_t prompt_tokens) {
+Status Replay::add_piece(const std::string& name, const std::vector<TokenId>& text, std::int32_t prompt_tokens) {
   auto read = Recording::read(text, prompt_tokens, model_.dialect ? &*model_.dialect : nullptr, model_.limits);
   if (!read.ok()) return read.error();
-  const auto recording = std::make_shared<const Recording>(std::move(read).value());
+  pieces_.push_back({name, std::make_shared<const Recording>(std::move(read).value())});
+  return ok_status();
+}
+
+Status Replay::replay_piece(const Piece& piece) {
+  Status done = begins(key_of(piece.name, 0)) ? replay_once(piece) : ok_status();
+  for (const std::int32_t count : options_.batches) {
+    if (done.ok() && begins(key_of(piece.name, count))) done = replay_batch(piece, count);
+  }
+  return done;
+}
+
+nlohmann::ordered_json spread(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return {{"min", values.front()}, {"median", values[values.size() / 2]}, {"max", values.back()}};
+}
+
+Status Replay::replay_batch(const Piece& piece, std::int32_t count) {
+  const TreeStatistics& counted = piece.recording->statistics();
+  nlohmann::ordered_json line = {{"id", piece.name},
+                                 {"batch", count},
+                                 {"prompt_tokens", piece.recording->prompt_tokens()},
+                                 {"steps", counted.steps},
+                                 {"serial_steps", piece.recording->drawn_tokens()},
+                                 {"most_rows", count * counted.max_width}};
+  const std::int64_t needed = replayer_.pages_needed(*piece.recording, count), pages = replayer_.pages();
+  line.update({{"fits", needed <= pages}, {"pages_needed", needed}, {"pages", pages}});
+  if (needed > pages) {
+    write(line);
+    if (!options_.json) {
+      std::printf("%s, %d at once: does not fit, %lld pages are needed of %lld\n", piece.name.c_str(), count,
+                  static_cast<long long>(needed), static_cast<long long>(pages));
+    }
+    return ok_status();
+  }
+  std::vector<double> parallel, serial;
+  for (std::size_t repeat = 0; repeat < options_.repeats; ++repeat) {
+    for (auto [mode, into] : {std::pair(Mode::kParallel, &parallel), std::pair(Mode::kSerial, &serial)}) {
+      const auto seconds = replayer_.force_batch(piece.recording, mode, count);
+      if (!seconds.ok()) return seconds.error();
+      into->push_back(seconds.value());
+    }
+  }
+  line.update({{"seconds", spread(parallel)}, {"serial_seconds", spread(serial)}});
+  const double speedup =
+      line["serial_seconds"]["median"].get<double>() / std::max(1e-9, line["seconds"]["median"].get<double>());
+  line["speedup"] = speedup;
+  write(line);
+  if (!options_.json) {
+    std::printf("%s, %d at once: %.3f s against %.3f s: x %.2f (steps x %.2f)\n", piece.name.c_str(), count,
+                line["seconds"]["median"].get<double>(), line["serial_seconds"]["median"].get<double>(), speedup,
+                piece.parallelism());
+  }
+  return ok_status();
+}
+
+Status Replay::replay_once(const Piece& piece) {
+  const std::shared_ptr<const Recording>& recording = piece.recording;
+  const std::int32_t prompt_tokens = recording->prompt_tokens();
   Outcome outcome;
-  outcome.name = name;
+  outcome.name = piece.name;
   outcome.prompt_tokens = prompt_tokens;
-  outcome.tokens = static_cast<std::int64_t>(text.size()) - prompt_tokens;
+  outcome.tokens = static_cast<std::int64_t>(recording->text().size()) - prompt_tokens;
   outcome.counted = recording->statistics();
   outcome.serial_steps = recording->drawn_tokens();
   for (auto [mode, salt, into] : {std::tuple(Mode::kParallel, "parallel", &outcome.parallel),
@@ -233,7 +288,7 @@ void Replay::report(const Outcome& outcome) {
   serial_steps_ += outcome.serial_steps;
   lost_ += outcome.lost();
   greatest_ = std::max(greatest_, outcome.greatest());
-  if (options_.json) {
+  if (options_.json || !options_.resume.empty()) {
     nlohmann::ordered_json line = {{"id", outcome.name},
                                    {"prompt_tokens", outcome.prompt_tokens},
                                    {"tokens", outcome.tokens},
@@ -255,9 +310,8 @@ void Replay::report(const Outcome& outcome) {
                    {"max_difference_to_prefill", outcome.against_prefill.maximum},
                    {"max_difference_to_serial", outcome.against_serial.maximum}});
     }
-    std::puts(line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
-    std::fflush(stdout);
-    return;
+    write(line);
+    if (options_.json) return;
   }
   std::printf("%s: %d + %lld tokens, %lld blocks, %lld paths\n", outcome.name.c_str(), outcome.prompt_tokens,
               static_cast<long long>(outcome.tokens), static_cast<long long>(outcome.counted.blocks),
@@ -297,10 +351,10 @@ int fail(const std::string& message, int exit_code) {
 
 int replay_command(std::span<const std::string_view> args) {
   if (!args.empty() && (args[0] == "--help" || args[0] == "-h")) {
-    std::fputs(kHelp, stdout);
+    std::fputs(kReplayHelp, stdout);
     return 0;
   }
-  const auto options = parse(args);
+  const auto options = read_replay_options(args);
   if (!options.ok()) return fail(options.error().message, 2);
   try {
     apply_log_options(options.value().config);

@@ -84,8 +84,8 @@ class Listener {
 
 }  // namespace
 
-Result<ReplayRun> Replayer::force(const std::shared_ptr<const Recording>& recording, Mode mode,
-                                  const std::string& cache_salt) {
+GenerateRequest Replayer::forced(const std::shared_ptr<const Recording>& recording, Mode mode,
+                                 const std::string& cache_salt) const {
   GenerateRequest request;
   const auto answer = recording->text().begin() + recording->prompt_tokens();
   request.prompt.assign(recording->text().begin(), answer);
@@ -95,7 +95,68 @@ Result<ReplayRun> Replayer::force(const std::shared_ptr<const Recording>& record
   request.top_logprobs = 0;
   request.cache_salt = cache_salt;
   request.recording = recording;
-  return run(std::move(request), *recording);
+  request.limits = limits_;
+  return request;
+}
+
+Result<ReplayRun> Replayer::force(const std::shared_ptr<const Recording>& recording, Mode mode,
+                                  const std::string& cache_salt) {
+  return run(forced(recording, mode, cache_salt), *recording);
+}
+
+std::int64_t Replayer::pages() const {
+  return engine_.executor_info().num_pages;
+}
+
+std::int64_t Replayer::pages_needed(const Recording& recording, std::int32_t count) const {
+  const auto tokens = static_cast<std::int64_t>(recording.text().size());
+  // Each path and each part between blocks begins a page of its own.
+  const std::int64_t segments = recording.statistics().paths + 2 * recording.statistics().blocks + 2;
+  return count * ((tokens + kPageTokens - 1) / kPageTokens + segments);
+}
+
+Result<double> Replayer::force_batch(const std::shared_ptr<const Recording>& recording, Mode mode, std::int32_t count) {
+  const auto salt = [](std::int32_t index) { return concat("batch ", index); };
+  for (std::int32_t i = 0; i < count; ++i) {  // prefixes into the cache, one by one
+    GenerateRequest prefix = forced(recording, mode, salt(i));
+    prefix.recording = nullptr;
+    prefix.max_tokens = 1;
+    auto done = run(std::move(prefix), *recording);
+    if (!done.ok()) return done.error();
+  }
+  struct Running {
+    std::unique_ptr<RequestStream> stream;
+    ReplayRun run;
+    std::optional<Listener> listener;
+    bool ended = false;
+  };
+  std::vector<Running> all(static_cast<std::size_t>(count));
+  for (std::int32_t i = 0; i < count; ++i) {
+    Running& one = all[static_cast<std::size_t>(i)];
+    one.run.logprobs.assign(recording->text().size(), std::numeric_limits<float>::quiet_NaN());
+    one.listener.emplace(*recording, /*forced=*/true, one.run);
+    auto stream = engine_.submit(forced(recording, mode, salt(i)));
+    if (!stream.ok()) return stream.error();
+    one.stream = std::move(stream).value();
+  }
+  std::optional<SteadyTime> first_draw;
+  std::vector<Event> events;
+  for (std::size_t left = all.size(); left > 0;) {
+    for (Running& one : all) {
+      if (one.ended) continue;
+      one.ended = !one.stream->wait(std::chrono::microseconds(100), events);
+      for (const Event& event : events) one.listener->take(event);
+      events.clear();
+      if (!first_draw && one.listener->drew()) first_draw = std::chrono::steady_clock::now();
+      if (!one.ended) continue;
+      --left;
+      if (one.listener->error()) return *one.listener->error();
+      if (one.listener->reason() != FinishReason::kLength) {
+        return invalid_argument("the engine left the recording: the context or the cache is too small for it");
+      }
+    }
+  }
+  return first_draw ? seconds_between(*first_draw, std::chrono::steady_clock::now()) : 0.0;
 }
 
 Result<ReplayRun> Replayer::prefill(const Recording& recording) {

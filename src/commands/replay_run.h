@@ -34,10 +34,18 @@ class Replayer {
   // The answer as if the model drew it, `mode` parallel or serial. Requests share what the prefix index has of the same
   // salt. The error says where the engine couldn't follow the recording.
   Result<ReplayRun> force(const std::shared_ptr<const Recording>& recording, Mode mode, const std::string& cache_salt);
+  // The same by `count` requests at once that share nothing, each over a prefix that was computed before: the seconds
+  // from the first token drawn to the last. The error says where the engine couldn't follow.
+  Result<double> force_batch(const std::shared_ptr<const Recording>& recording, Mode mode, std::int32_t count);
+  // Pages that so many at once fill at most, and those that there are.
+  std::int64_t pages_needed(const Recording& recording, std::int32_t count) const;
+  std::int64_t pages() const;
   // The whole text as a prompt: the log-probabilities of reading it.
   Result<ReplayRun> prefill(const Recording& recording);
 
  private:
+  GenerateRequest forced(const std::shared_ptr<const Recording>& recording, Mode mode,
+                         const std::string& cache_salt) const;
   Result<ReplayRun> run(GenerateRequest request, const Recording& recording);
 
   Engine& engine_;

@@ -56,6 +56,28 @@ def test_blocks_alone():
         assert block["max_difference_to_prefill"] <= 1e-3
 
 
+def test_batches_of_the_most_parallel_blocks_resumed(tmp_path):
+    """Two blocks of different width; the wider first. What is recorded is not run again, a half-written line is."""
+    narrow = ANSWER.replace(OUTLINES, OUTLINES[: OUTLINES.index("<Outline>\n3:")]).replace(PATHS, PATHS[: PATHS.index("<Path>\n3:")])
+    file, text = tmp_path / "r.jsonl", record("two", narrow + ANSWER)
+    command = ["--blocks", "--batch", "1,2,9000", "--repeats", "2", "--resume", str(file), "-"]
+    (one,) = [line for line in replayed("--most-parallel", "1", *command, text=text) if "batch" not in line]
+    assert one["paths"] == 6
+    kept = file.read_text()
+    lines = [json.loads(line) for line in kept.splitlines()]
+    assert [line.get("batch") for line in lines] == [None, 1, 2, 9000]
+    assert lines[2]["fits"] and lines[2]["most_rows"] == 12 and lines[2]["steps"] == one["steps"]
+    assert 0 < lines[2]["seconds"]["min"] <= lines[2]["seconds"]["median"] <= lines[2]["seconds"]["max"]
+    assert not lines[3]["fits"] and lines[3]["pages_needed"] > lines[3]["pages"] and "seconds" not in lines[3]
+    file.write_text(kept + '{"id": "two bl')
+    rest = replayed("--most-parallel", "2", *command, text=text)
+    assert [(line.get("paths"), line.get("batch")) for line in rest] == [(2, None), (None, 1), (None, 2), (None, 9000)]
+    assert file.read_text().startswith(kept) and len(file.read_text().splitlines()) == 8
+    assert replayed("--most-parallel", "2", *command, text=text) == []
+    wrong = run("replay", "--batch", "few", "-", text=text)
+    assert wrong.returncode == 2 and "--batch is 'few'" in wrong.stderr
+
+
 def test_a_plain_text_and_the_figures_of_a_person(tmp_path):
     text = tmp_path / "answer.txt"
     text.write_text(ANSWER)
