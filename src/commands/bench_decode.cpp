@@ -228,13 +228,10 @@ class DecodeBench {
     Times times;
     const Nanoseconds begin = clock.now();
     while (decoding() < wanted.rows) {
-      const Nanoseconds step_begin = clock.now();
       scheduler.step();
       const bool first_draw = draws.empty();
       scheduler.take_events(count_draws);
-      if (first_draw && !draws.empty()) {
-        times.prefill = milliseconds_between(begin, step_begin);
-      }
+      if (first_draw && !draws.empty()) times.prefill = milliseconds_between(begin, clock.now());
       if (scheduler.idle())
         return invalid_argument("the requests ended before they decoded; is the KV pool too small?");
     }

@@ -52,7 +52,7 @@ def test_verdicts():
 
 
 def test_gpu_output():
-    line = "    8 x 8000  shared     6.250 ms a step    1280 tokens/s   floor  4.790 ms (read 15000.1 MB 4.790, multiply 0.000)  x 1.31   host 0.112 ms   prefill 412.0 ms (473.1 TFLOP/s)   fork: 34 rows, 8.100 ms\n"
+    line = "    8 x 8000  shared     6.250 ms a step    1280 tokens/s   floor  4.790 ms (read 15000.1 MB 4.790, multiply 0.000)  x 1.31   host 0.112 ms   prefill 412.0 ms (473.1 TFLOP/s)\n"
     assert [(r.name, r.values, r.beside) for r in read_decode("7b: loaded in 1.0 s\n" + line)] == [
         ("8 × 8000, shared", (6.25,), 4.79), ("8 × 8000, shared: host time that nothing hides", (0.112,), None), ("8 × 8000, shared: prefill", (412.0,), None),
     ]  # fmt: skip
