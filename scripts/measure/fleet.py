@@ -1,7 +1,7 @@
 """A fleet of replicas, simulated: requests with trees arrive, are routed, decode together, and replicas fail and restart.
 
 A replica is a decode loop: every step advances each running request by one step of its tree, and takes as long as the measured step
-with so many rows. Between two changes of its rows (an arrival, the next phase of a tree, an end) nothing happens that has to be
+with so many rows that reads so many tokens' keys and values. Between two changes of its rows (an arrival, the next phase of a tree, an end) nothing happens that has to be
 simulated, so that a thousand replicas are cheap. Times are seconds, lengths tokens."""
 
 from __future__ import annotations
@@ -19,22 +19,24 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class StepTimes:
-    """Seconds of a decode step by its rows, linear between the measured counts and beyond the last two."""
+    """Seconds of a decode step by its rows, linear between the measured counts and beyond the last two, and by the tokens that it reads:
+    a request's once, however many of its paths see them."""
 
     rows: tuple[int, ...]
     seconds: tuple[float, ...]
     prefill_token: float = 0.0  # a prompt's token more in a step
+    read_token: float = 0.0  # a token more of the running requests' contexts
 
     def __post_init__(self):
         if len(self.rows) < 2 or list(self.rows) != sorted(set(self.rows)) or len(self.rows) != len(self.seconds):
             raise ValueError(f"step times need at least two rising row counts with a time each, got rows {self.rows} and {len(self.seconds)} times")
-        if min(self.seconds) <= 0 or self.prefill_token < 0:
-            raise ValueError(f"step times must be above 0, got {self.seconds} and {self.prefill_token} a prefilled token")
+        if min(self.seconds) <= 0 or self.prefill_token < 0 or self.read_token < 0:
+            raise ValueError(f"step times must be above 0, got {self.seconds}, {self.prefill_token} a prefilled and {self.read_token} a read token")
 
-    def step(self, rows: int) -> float:
+    def step(self, rows: int, tokens: float = 0.0) -> float:
         i = min(max(bisect.bisect_right(self.rows, rows), 1), len(self.rows) - 1)
         (a, b), (ta, tb) = self.rows[i - 1 : i + 1], self.seconds[i - 1 : i + 1]
-        return max(ta + (tb - ta) * (rows - a) / (b - a), min(self.seconds))
+        return max(ta + (tb - ta) * (rows - a) / (b - a), min(self.seconds)) + self.read_token * tokens
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,13 @@ class _Running:
     phase: int
     until: int  # the step count at which the phase ends
     rows: int
+    read: float  # tokens of its context, in the middle of the phase
+    context: int  # at the phase's end
+
+
+def _begin_phase(work: Work, phase: int, begin: int, context: int) -> _Running:
+    steps, rows = work.phases[phase]
+    return _Running(work, phase, begin + steps, rows, context + steps * rows / 2, context + steps * rows)
 
 
 class _Replica:
@@ -97,6 +106,7 @@ class _Replica:
     def reset(self, now: float) -> None:
         self.now, self.steps = now, 0
         self.rows, self.held = 0, 0  # rows that decode, cache tokens spoken for
+        self.read = 0.0  # tokens that a step reads
         self.heap: list[tuple[int, int, _Running]] = []
         self.queue: list[Work] = []
         self.running: dict[int, _Running] = {}
@@ -107,7 +117,7 @@ class _Replica:
     def advance(self, now: float) -> None:
         """Makes the steps until `now`; one that is under way then is finished, so that the replica may be ahead of `now`."""
         if self.rows and now > self.now:
-            step = self.spec.times.step(self.rows)
+            step = self.step()
             limit = self.heap[0][0] - self.steps
             made = min(limit, math.ceil((now - self.now) / step - 1e-9))
             self.steps += made
@@ -124,7 +134,22 @@ class _Replica:
     def next_change(self) -> float | None:
         if not self.heap:
             return None
-        return self.now + (self.heap[0][0] - self.steps) * self.spec.times.step(self.rows)
+        return self.now + (self.heap[0][0] - self.steps) * self.step()
+
+    def step(self) -> float:
+        return self.spec.times.step(self.rows, self.read)
+
+    def start(self, running: _Running, order: int) -> None:
+        self.rows += running.rows
+        self.read += running.read
+        self.running[id(running.work)] = running
+        heapq.heappush(self.heap, (running.until, order, running))
+
+    def finish(self, running: _Running) -> None:
+        """A phase, whose entry is out of the heap."""
+        self.rows -= running.rows
+        self.read = self.read - running.read if self.rows else 0.0  # no rounding is left over
+        del self.running[id(running.work)]
 
 
 Router = Callable[["Fleet", Work], int | None]
@@ -249,7 +274,7 @@ class Fleet:
         replica = self.replicas[index]
         while replica.queue:
             work = replica.queue[0]
-            need, rows = work.prompt + work.tokens, work.phases[0][1]
+            need = work.prompt + work.tokens
             spec = replica.spec
             if need > spec.cache_tokens - spec.prefix_tokens:
                 replica.queue.pop(0)
@@ -266,13 +291,10 @@ class Fleet:
             replica.now += seconds
             replica.busy += seconds
             replica.prefill_seconds += seconds
-            replica.rows += rows
             replica.held += need
+            replica.start(_begin_phase(work, 0, replica.steps, work.prompt), next(self._order))
             if work.first is None:
-                work.first = replica.now + spec.times.step(replica.rows)
-            running = _Running(work, 0, replica.steps + work.phases[0][0], rows)
-            replica.running[id(work)] = running
-            heapq.heappush(replica.heap, (running.until, next(self._order), running))
+                work.first = replica.now + replica.step()
         self._schedule(index)
 
     def _found(self, replica: _Replica, work: Work) -> int:
@@ -301,19 +323,14 @@ class Fleet:
         replica.advance(now)
         while replica.heap and replica.heap[0][0] <= replica.steps:
             _, _, running = heapq.heappop(replica.heap)
-            replica.rows -= running.rows
-            running.phase += 1
-            if running.phase < len(running.work.phases):
-                steps, running.rows = running.work.phases[running.phase]
-                running.until = replica.steps + steps
-                replica.rows += running.rows
-                heapq.heappush(replica.heap, (running.until, next(self._order), running))
-                continue
+            replica.finish(running)
             work = running.work
+            if running.phase + 1 < len(work.phases):
+                replica.start(_begin_phase(work, running.phase + 1, replica.steps, running.context), next(self._order))
+                continue
             work.end = replica.now
             replica.held -= work.prompt + work.tokens
             replica.outstanding -= 1
-            del replica.running[id(work)]
             self._left -= 1
         if replica.draining and not replica.running and not replica.queue:
             self._stop(now, index, then=lambda later: self._restarted(later, index))

@@ -4,7 +4,8 @@ with failures and rolling restarts.
   scripts/simulate_fleet --steps steps.json --replicas 1,10,100 --load 0.5,0.8 --traces answers.jsonl
   scripts/simulate_fleet --steps steps.json --compare evaluations/loadtest     # one replica against a measured load test
 
-steps.json: {"rows": [1, 8, 64], "ms": [20.9, 21.5, 24.3], "prefill_ms_per_token": 0.05, "from": "what was measured, where"}"""
+steps.json: {"rows": [1, 8, 64], "ms": [20.9, 21.5, 24.3], "prefill_ms_per_token": 0.05, "read_ms_per_token": 0.0001,
+             "from": "what was measured, where"}"""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ from measure.workload import Shape, recorded_shapes, synthetic_shapes
 def load_steps(path: Path) -> tuple[StepTimes, str]:
     try:
         data = json.loads(path.read_text())
-        times = StepTimes(tuple(data["rows"]), tuple(ms / 1000 for ms in data["ms"]), data.get("prefill_ms_per_token", 0.0) / 1000)
+        per_token = [data.get(name, 0.0) / 1000 for name in ("prefill_ms_per_token", "read_ms_per_token")]
+        times = StepTimes(tuple(data["rows"]), tuple(ms / 1000 for ms in data["ms"]), *per_token)
         return times, data.get("from", str(path))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TaskError(f"{path} holds no step times ({type(error).__name__} {error}); see scripts/simulate_fleet --help") from error
@@ -41,7 +43,9 @@ def capacity(spec: Replica, shapes: list[Shape]) -> float:
     at_once = (spec.cache_tokens - spec.prefix_tokens) / held
     rows = min(spec.max_rows, at_once * row_steps / critical)
     prompt = sum(s.prompt for s in shapes) / len(shapes)
-    return 1 / (row_steps * spec.times.step(round(rows)) / rows + prompt * spec.times.prefill_token)
+    # Half of an answer is written, on average; its paths read the same prompt.
+    read = rows * critical / row_steps * (prompt + row_steps / 2)
+    return 1 / (row_steps * spec.times.step(round(rows), read) / rows + prompt * spec.times.prefill_token)
 
 
 def make_works(shapes: list[Shape], rate: float, count: int, prefixes: int, prefix_tokens: int, seed: int) -> list[Work]:

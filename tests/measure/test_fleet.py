@@ -41,6 +41,15 @@ def test_alone_a_request_takes_its_steps():
     assert work.first - work.arrival == pytest.approx(0.004)
 
 
+def test_a_step_takes_longer_by_the_tokens_that_it_reads():
+    """Phases of 4 × 3 and 6 × 1 tokens after a prompt of 100, each with half of its own tokens; then two requests at once."""
+    times = StepTimes((1, 11), (0.001, 0.001), read_token=1e-5)
+    (work,) = Fleet(1, Replica(times), "random").run([Work(0.0, 100, ((4, 3), (6, 1)))]).works
+    assert work.end == pytest.approx(4 * (0.001 + 106e-5) + 6 * (0.001 + 115e-5))
+    both = Fleet(1, Replica(times), "random").run([Work(0.0, 100, ((10, 1),)), Work(0.0, 50, ((10, 1),))]).works
+    assert both[1].end == pytest.approx(10 * (0.001 + (105 + 55) * 1e-5))
+
+
 def test_two_at_once_slow_each_other():
     times = StepTimes((1, 2), (0.01, 0.02))
     works = Fleet(1, Replica(times), "random").run([Work(0.0, 1, ((10, 1),)), Work(0.05, 1, ((10, 1),))]).works
