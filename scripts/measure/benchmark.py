@@ -98,11 +98,12 @@ def read_http(text: str) -> Iterator[Reading]:
 
 
 def read_prefill(text: str) -> Iterator[Reading]:
-    for what, median, late, ratio in re.findall(r"^  (alone|beside the prompt) +\d+ gaps +median +([\d.]+) ms +p99 +([\d.]+) ms(?: +x ([\d.]+))?", text, re.M):
+    times = r"(?:{0} +([\d.]+), +([\d.]+) ms +)"
+    found = re.search(r"^  all +" + times.format("alone") + times.format("beside") + r"x [\d.]+, ([\d.]+) ", text, re.M).groups()
+    for what, median, late in (("alone", *found[:2]), ("beside the prompt", *found[2:4])):
         yield Reading(f"time between a stream's tokens {what}, median", "ms", (number(median),))
         yield Reading(f"time between a stream's tokens {what}, p99", "ms", (number(late),))
-        if ratio:
-            yield Reading("p99 beside the prompt ÷ alone", "×", (number(ratio),), "at most", 2.0)
+    yield Reading("p99 beside the prompt ÷ alone", "×", (number(found[4]),), "at most", 2.0)
 
 
 def read_constraint(text: str) -> Iterator[Reading]:
@@ -145,7 +146,7 @@ PROGRAMS = [
     Program("A request before its first step", "request", "request --runs 5", read_request),
     Program("The scheduler", "scheduler", "scheduler", read_scheduler),
     Program("HTTP above a simulated engine", "http", "http --streams 50 --seconds 1 --idle 100", read_http),
-    Program("A long prompt beside streams", "prefill --prompt 12000 --seconds 20", "prefill --prompt 600 --streams 2 --seconds 2", read_prefill),
+    Program("A long prompt beside streams", "prefill", "prefill --prompt 600 --streams 2 --tokens 20 --rounds 1", read_prefill),
     Program("Constraints", "constraint", "constraint --replies 2", read_constraint),
     Program("Policies, simulated", "policies --requests 100 --seeds 5", "policies --requests 5 --seeds 1 --machine 3", read_policies, once=True),
     Program("Decode steps, 0.5B", "decode --shape 0.5b", "decode --shape 0.5b --rows 1 --context 100 --steps 3", read_decode, gpu=True),

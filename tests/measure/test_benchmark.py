@@ -65,12 +65,12 @@ def run(out, *arguments):
 
 def test_quick(tmp_path):
     """The real programs, small. All of them (16 s) with MULTIVERSE_TEST_LONG=1."""
-    only = [] if os.environ.get("MULTIVERSE_TEST_LONG") == "1" else ["--only", "decode,request,http,constraint,policies"]
+    only = [] if os.environ.get("MULTIVERSE_TEST_LONG") == "1" else ["--only", "decode,request,http,prefill,constraint,policies"]
     before = PAGE.read_text()
     done = run(tmp_path / "f.json", "--quick", *only)
     assert done.returncode == 0, done.stderr
     figures = json.loads((tmp_path / "f.json").read_text())["figures"]
-    assert {f["group"] for f in figures} >= {p.title for p in PROGRAMS if not p.gpu and p.name in ("decode", "request", "http", "constraint", "policies")}
+    assert {f["group"] for f in figures} >= {p.title for p in PROGRAMS if not p.gpu and p.name in ("decode", "request", "http", "prefill", "constraint", "policies")}
     assert all(f["min"] <= f["median"] <= f["max"] and f["command"] for f in figures)
     assert PAGE.read_text() == before
 
