@@ -19,7 +19,6 @@ std::string_view format_arguments_key(ToolFormat format) {
 
 ToolSyntax::Tool read_function(FieldReader& tool, std::string_view raw, std::vector<std::string>& ignored) {
   ToolSyntax::Tool read;
-  bool strict = false;
   const Json* function = tool.object("function");
   if (function == nullptr) {
     tool.fail(invalid_argument(concat("'", tool.full_name("function"), "' is missing"), tool.full_name("function")));
@@ -33,14 +32,13 @@ ToolSyntax::Tool read_function(FieldReader& tool, std::string_view raw, std::vec
         reader.full_name("name")));
   }
   reader.text("description", std::size_t{1} << 20U);
-  strict = reader.boolean("strict").value_or(false);
+  // Arguments are held to the schema either way; one that can't be kept is refused where it has to be.
+  read.lenient = !reader.boolean("strict").value_or(false);
   const Json* parameters = reader.object("parameters");
   const bool any = parameters != nullptr && parameters->empty();
   read.schema = parameters == nullptr ? R"({"type": "object", "additionalProperties": false})"
                 : any                 ? R"({"type": "object"})"
                                       : std::string(raw_member(raw, {"function", "parameters"}));
-  // Arguments are held to the schema either way; one that can't be kept is refused where it has to be.
-  read.lenient = !strict;
   reader.collect_unknown(ignored);
   if (!reader.ok()) tool.fail(reader.error());
   return read;

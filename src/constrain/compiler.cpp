@@ -162,17 +162,14 @@ class CompilerImpl final : public ConstraintCompiler {
       shared->automaton = std::make_shared<Automaton>(shared->syntax, vocabulary_);
       if (spec.kind == ConstraintSpec::Kind::kTextWithToolCalls) {
         shared->triggers = std::make_shared<const TriggerTokens>(tool_call_trigger(spec.text), *vocabulary_);
-        keep(key, shared);
-        return free_text_constraint(shared, shared->triggers, think_, thinking);
-      }
-      // The first mask is worked out here rather than in the engine's step.
-      const auto first = shared->automaton->mask(shared->automaton->start());
-      if (std::all_of(first.begin(), first.end(), [](std::uint64_t word) { return word == 0; })) {
+      } else if (const auto first = shared->automaton->mask(shared->automaton->start());
+                 // The first mask is worked out here rather than in the engine's step.
+                 std::all_of(first.begin(), first.end(), [](std::uint64_t word) { return word == 0; })) {
         return invalid_argument("no token of this model can begin a text that satisfies the constraint");
       }
       keep(key, shared);
     }
-    if (shared->triggers != nullptr) return free_text_constraint(shared, shared->triggers, think_, thinking);
+    if (shared->triggers != nullptr) return free_text_constraint(std::move(shared), think_, thinking);
     return std::shared_ptr<const Constraint>(std::make_shared<ReplyConstraint>(std::move(shared), think_, thinking));
   }
 

@@ -9,10 +9,8 @@ namespace {
 
 class FreeTextState final : public ConstraintState {
  public:
-  FreeTextState(std::shared_ptr<SharedAutomaton> shared, std::shared_ptr<const TriggerTokens> triggers,
-                ThinkTokens think, bool thinking)
+  FreeTextState(std::shared_ptr<SharedAutomaton> shared, ThinkTokens think, bool thinking)
       : shared_(std::move(shared)),
-        triggers_(std::move(triggers)),
         automaton_(shared_->current()),
         think_(think),
         thinking_(thinking),
@@ -64,8 +62,8 @@ class FreeTextState final : public ConstraintState {
   // All but the tokens that would complete a trigger and go on in a way that no call does; empty where there are none.
   std::vector<std::uint64_t> free_mask() {
     std::vector<std::uint64_t> mask;
-    if (state_ == automaton_->start() && !triggers_->has_whole()) return mask;
-    for (const std::int32_t token : triggers_->tokens()) {
+    if (state_ == automaton_->start() && !shared_->triggers->has_whole()) return mask;
+    for (const std::int32_t token : shared_->triggers->tokens()) {
       if (automaton_->step(state_, shared_->vocabulary->bytes(token)) != Automaton::kDead) continue;
       if (mask.empty()) mask.assign(shared_->vocabulary->mask_words(), ~std::uint64_t{0});
       mask[static_cast<std::size_t>(token) / 64] &= ~(std::uint64_t{1} << (static_cast<std::uint32_t>(token) % 64U));
@@ -74,7 +72,6 @@ class FreeTextState final : public ConstraintState {
   }
 
   const std::shared_ptr<SharedAutomaton> shared_;
-  const std::shared_ptr<const TriggerTokens> triggers_;
   std::shared_ptr<Automaton> automaton_;
   const ThinkTokens think_;
   bool thinking_;
@@ -87,16 +84,14 @@ class FreeTextState final : public ConstraintState {
 
 class FreeTextConstraint final : public Constraint {
  public:
-  FreeTextConstraint(std::shared_ptr<SharedAutomaton> shared, std::shared_ptr<const TriggerTokens> triggers,
-                     ThinkTokens think, bool thinking)
-      : shared_(std::move(shared)), triggers_(std::move(triggers)), think_(think), thinking_(thinking) {}
+  FreeTextConstraint(std::shared_ptr<SharedAutomaton> shared, ThinkTokens think, bool thinking)
+      : shared_(std::move(shared)), think_(think), thinking_(thinking) {}
   std::unique_ptr<ConstraintState> start() const override {
-    return std::make_unique<FreeTextState>(shared_, triggers_, think_, thinking_);
+    return std::make_unique<FreeTextState>(shared_, think_, thinking_);
   }
 
  private:
   const std::shared_ptr<SharedAutomaton> shared_;
-  const std::shared_ptr<const TriggerTokens> triggers_;
   const ThinkTokens think_;
   const bool thinking_;
 };
@@ -116,10 +111,9 @@ TriggerTokens::TriggerTokens(const std::string& trigger, const Vocabulary& vocab
   }
 }
 
-std::shared_ptr<const Constraint> free_text_constraint(std::shared_ptr<SharedAutomaton> shared,
-                                                       std::shared_ptr<const TriggerTokens> triggers, ThinkTokens think,
+std::shared_ptr<const Constraint> free_text_constraint(std::shared_ptr<SharedAutomaton> shared, ThinkTokens think,
                                                        bool thinking) {
-  return std::make_shared<FreeTextConstraint>(std::move(shared), std::move(triggers), think, thinking);
+  return std::make_shared<FreeTextConstraint>(std::move(shared), think, thinking);
 }
 
 }  // namespace multiverse

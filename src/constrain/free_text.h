@@ -24,10 +24,9 @@ class TriggerTokens {
   bool has_whole_ = false;
 };
 
-// `shared` runs the syntax of add_text_with_tool_calls(). The thoughts at the reply's start are free throughout;
-// control tokens are part of free text, and nothing that stands before one completes a trigger.
-std::shared_ptr<const Constraint> free_text_constraint(std::shared_ptr<SharedAutomaton> shared,
-                                                       std::shared_ptr<const TriggerTokens> triggers, ThinkTokens think,
+// `shared` runs the syntax of add_text_with_tool_calls(), and has triggers. The thoughts at the reply's start are free
+// throughout; control tokens are part of free text, and nothing that stands before one completes a trigger.
+std::shared_ptr<const Constraint> free_text_constraint(std::shared_ptr<SharedAutomaton> shared, ThinkTokens think,
                                                        bool thinking);
 
 }  // namespace multiverse

@@ -37,11 +37,6 @@ std::int32_t padded_rows(std::int32_t rows) {
   return found == kGraphRows.end() ? rows : *found;
 }
 
-template <class T>
-T* as(const Device::Memory& memory) {
-  return static_cast<T*>(memory.get());
-}
-
 std::int32_t most_outputs(const DeviceWeights& weights) {
   std::int32_t most = weights.lm_head.outputs;
   for (const DeviceLayer& layer : weights.layers) {

@@ -61,6 +61,12 @@ class Device {
   virtual std::unique_ptr<Graph> capture(const std::function<void()>& work) = 0;
 };
 
+// The memory as an array of T.
+template <class T>
+T* as(const Device::Memory& memory) {
+  return static_cast<T*>(memory.get());
+}
+
 // The error says why the device can't serve: absent, too old, in use.
 Result<std::unique_ptr<Device>> open_torch_device(int index);
 

@@ -14,11 +14,6 @@ using kernels::cuda::SampleSlice;
 using kernels::cuda::SampleTask;
 using kernels::cuda::TokenLogprobOutcome;
 
-template <class T>
-T* as(const Device::Memory& memory) {
-  return static_cast<T*>(memory.get());
-}
-
 // Bytes of the outcomes, before the entries of their top lists.
 std::int64_t top_offset(const SamplePlan& plan) {
   return static_cast<std::int64_t>(plan.tasks.size() * sizeof(SampleOutcome));
